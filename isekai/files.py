@@ -1,0 +1,266 @@
+"""Files at the border: atomic writes, journals, locks, and strict reading with every problem named."""
+
+import dataclasses
+import errno
+import hashlib
+import json
+import os
+import platform
+import sys
+import tempfile
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar, get_args, get_origin
+
+from isekai import __version__
+from isekai.errors import BusyError, DataError, IsekaiError, did_you_mean
+
+T = TypeVar("T")
+
+_TEMPORARY = ".part-"
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+# ---------------------------------------------------------------- writing
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Put `data` at `path` whole or not at all: temporary name, fsync, rename."""
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: object) -> None:
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[object]) -> None:
+    write_text(path, "".join(_line(row) for row in rows))
+
+
+def sweep_temporaries(folder: Path) -> None:
+    """Remove what a killed run left half-written. Call it with the folder's lock held."""
+    for path in folder.rglob(_TEMPORARY + "*"):
+        path.unlink(missing_ok=True)
+
+
+def plain(value: object) -> Any:
+    """Dataclasses, mappings and sequences as what JSON knows; other values unchanged."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _line(row: object) -> str:
+    return json.dumps(plain(row), ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+class Journal:
+    """A JSON Lines file that grows by whole rows and survives a kill between any two bytes.
+
+    Opening it cuts off a torn last line, so that the next row starts on a line of its own.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("ab")
+            if path.stat().st_size:
+                data = path.read_bytes()
+                whole = data.rfind(b"\n") + 1
+                if whole < len(data):
+                    self._file.truncate(whole)
+        self._path = path
+
+    def append(self, rows: Sequence[object]) -> None:
+        with explained(self._path):
+            self._file.write("".join(_line(row) for row in rows).encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold the folder alone; the operating system lets go when the process dies."""
+    from filelock import FileLock, Timeout
+
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        guard = FileLock(folder / ".lock", timeout=0)
+    try:
+        with explained(folder):
+            guard.acquire()
+    except Timeout:
+        raise BusyError(
+            f"{folder}: another isekai process works here; wait for it or choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        guard.release()
+
+
+_MENDABLE = {
+    errno.ENOSPC: "the disk is full; free some space and run the same command again to go on",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EACCES: "permission denied; choose a folder you may write to",
+    errno.EPERM: "permission denied; choose a folder you may write to",
+    errno.EROFS: "the file system is read-only; choose a folder you may write to",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another path",
+    errno.EISDIR: "this is a folder, not a file; choose another path",
+    errno.EEXIST: "this is a file, not a folder; choose another path",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+}
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        reason = _MENDABLE.get(error.errno or 0)
+        if reason is None:
+            raise
+        raise DataError(f"{error.filename or path}: {reason}") from error
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_json(path: Path, kind: type[T]) -> T:
+    """The JSON file as `kind`; DataError with every problem."""
+    try:
+        value = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: not JSON (line {error.lineno}: {error.msg})") from None
+    return parse(kind, value, str(path))
+
+
+def read_jsonl(path: Path, kind: type[T]) -> list[T]:
+    """All whole rows; a torn last line, left by a kill, is dropped; a missing file has no rows."""
+    if not path.exists():
+        return []
+    text = _read_text(path)
+    rows = []
+    lines = text.split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            value = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{path}: line {number} is not JSON ({error.msg})") from None
+        rows.append(parse(kind, value, f"{path}: line {number}"))
+    return rows
+
+
+def _read_text(path: Path) -> str:
+    try:
+        with explained(path):
+            return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
+
+
+def parse(
+    kind: type[T], value: object, where: str, *, problem: type[IsekaiError] = DataError
+) -> T:
+    """`value` as `kind`; all problems at once, each as `where: key.path what is wrong`."""
+    from pydantic import ValidationError
+
+    try:
+        return _adapter(kind).validate_python(value)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        lines = [f"{where}: {_problem(kind, e)}" for e in error.errors(include_url=False)]
+    raise problem(lines if problem is not DataError else "\n".join(lines))
+
+
+@cache
+def _adapter(kind: type[T]) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def _problem(kind: type, error: Any) -> str:
+    loc = [key for key in error["loc"]]
+    where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc).lstrip(".")
+    if error["type"] == "unexpected_keyword_argument":
+        return f"{where} is not a field{did_you_mean(str(loc[-1]), _fields_at(kind, loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"{where} is missing"
+    given = repr(error["input"])
+    given = given if len(given) <= 60 else given[:57] + "..."
+    message = error["msg"].removeprefix("Value error, ")
+    return f"{where or 'this'} is {given}: {message[0].lower()}{message[1:]}"
+
+
+def _fields_at(kind: Any, loc: Sequence[object]) -> list[str]:
+    """Field names of the dataclass that a pydantic error location points into."""
+    for key in loc:
+        if dataclasses.is_dataclass(kind):
+            kind = typing.get_type_hints(kind).get(str(key), object)
+        else:
+            kind = next((a for a in reversed(get_args(kind)) if a is not Ellipsis), object)
+        if type(None) in get_args(kind) and get_origin(kind) not in (tuple, list, dict):
+            kind = next(a for a in get_args(kind) if a is not type(None))
+    return [f.name for f in dataclasses.fields(kind)] if dataclasses.is_dataclass(kind) else []
+
+
+# ---------------------------------------------------------------- what made an output
+
+
+def environment(*packages: str) -> dict[str, str]:
+    """Versions that an output carries: ours, Python's, the platform's, and these packages'."""
+    versions = {
+        "isekai": __version__,
+        "python": platform.python_version(),
+        "platform": f"{sys.platform}-{platform.machine()}",
+    }
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    return versions

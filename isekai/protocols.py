@@ -1,0 +1,98 @@
+"""The seams: what a source, an embedder, an adapter and a task have to offer, and no more."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isekai.types import Concept, Episode, Group, ImageRequest, LabelWords, Response, Sweep
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from isekai.dataset import Dataset
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Stands in the place of an image that could not be drawn or must not be used."""
+
+    reason: str
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Draws images (entry-point group `isekai.sources`)."""
+
+    @property
+    def model(self) -> str:
+        """What draws, as recorded in the ledger."""
+
+    @property
+    def revision(self) -> str:
+        """Changes whenever the same request would give other pixels."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """Everything else that the pixels depend on, JSON-able."""
+
+    @property
+    def processes(self) -> bool:
+        """True if copies in several processes are faster than one: then workers each build one."""
+
+    def draw(self, requests: Sequence[ImageRequest]) -> "Iterator[Image | Rejected]":
+        """One RGB image, or the reason why not, for each request, in order."""
+
+
+@runtime_checkable
+class Catalog(Protocol):
+    """A source that brings its own concepts, such as a folder of images."""
+
+    def groups(self) -> tuple[Group, ...]: ...
+
+    def count(self, concept: Concept) -> int:
+        """How many images of the concept there are."""
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Turns images into vectors (`isekai.embedders`)."""
+
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def revision(self) -> str: ...
+
+    def embed_images(self, images: "Sequence[Image]") -> NDArray[np.float32]:
+        """[N, D], each row of length 1."""
+
+
+@runtime_checkable
+class ModelAdapter(Protocol):
+    """Puts a sweep to a model (`isekai.adapters`)."""
+
+    @property
+    def provenance(self) -> Mapping[str, object]:
+        """Model, revision and every setting that answers depend on, JSON-able."""
+
+    def respond(self, sweep: Sweep) -> Iterator[Response]:
+        """A response for every cut and query: all queries of the first cut, then of the next."""
+
+
+class Task(Protocol):
+    """Makes the episodes of one family (`isekai.tasks`): a plain function of this signature."""
+
+    def __call__(
+        self,
+        dataset: "Dataset",
+        *,
+        shots: Sequence[int],
+        queries: int,
+        episodes: int,
+        labels: LabelWords,
+        seed: int,
+    ) -> Iterator[Episode]:
+        """`episodes` episodes a unit (group or pair), each asking `queries` images a label."""
