@@ -203,9 +203,7 @@ def _read_text(path: Path) -> str:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start})") from None
 
 
-def parse(
-    kind: type[T], value: object, where: str, *, problem: type[IsekaiError] = DataError
-) -> T:
+def parse(kind: type[T], value: object, where: str, *, problem: type[IsekaiError] = DataError) -> T:
     """`value` as `kind`; all problems at once, each as `where: key.path what is wrong`."""
     from pydantic import ValidationError
 

@@ -23,7 +23,7 @@ _STRICT: dict[str, object] = {"extra": "forbid"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """One solid of a sketch; see `isekai/sources/sdf.py` for shapes and what `size` means.
+    """One solid of a sketch; the words are in `isekai/sketch.py`.
 
     Lengths are in sketch units: a sketch fits roughly into a ball of radius 1 around the origin,
     y points up, z towards the viewer. Angles are in degrees.
@@ -77,6 +77,8 @@ class Sketch:
     parts: tuple[Part, ...]
     diagnostic: tuple[str, ...] = ()
     """Names of the parts that tell the concept from its twin and its foil."""
+    lift: float = 0.0
+    """Height of the lowest point above the ground, sketch units."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
