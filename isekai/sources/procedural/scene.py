@@ -1,0 +1,294 @@
+"""Composes a picture: the concept's parts, a view that shows what matters, light, stage, clutter.
+
+Everything here is drawn from distributions that know nothing of the concept, so that neither
+colour nor place nor background can give a label away.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isekai.sources.procedural.march import cast
+from isekai.sources.procedural.sdf import Array
+from isekai.sources.procedural.surface import oklch, palette
+from isekai.types import Part, Sketch
+
+_F = np.float32
+
+VISIBLE = 0.02
+"""Each diagnostic part covers at least this share of the concept's pixels."""
+VIEWS = 24
+"""Views tried before a concept is given up."""
+_LOOK = 48
+"""Side of the small picture in which a view is judged, pixels."""
+
+_FLOORS = ("planks", "checks", "marble", "cells", "speckle", "fuzz", "stripes", "dots", "")
+_WALLS = ("stripes", "bricks", "marble", "dots", "planks", "cells", "", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Where a sketch is: a box, and how far its underside is above the ground."""
+
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    underside: Array
+    """[64, 64] height of the lowest surface over a grid of x and z in -1.6..1.6, inf for none."""
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        return (self.low + self.high) / 2
+
+    @property
+    def radius(self) -> float:
+        return float(np.linalg.norm(self.high - self.low) / 2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surface:
+    """A floor or a wall: a pattern in two paints."""
+
+    pattern: str
+    scale: float
+    paints: Array
+    """[2, 3] linear."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One picture, ready to be rendered. Frame: y up, the concept around the origin."""
+
+    parts: tuple[Part, ...]
+    clutter: tuple[Part, ...]
+    stretch: Array
+    """[3] factors by which the concept is stretched along x, y, z."""
+    bounds: Bounds
+    ground: float
+    paints: Array
+    """[5, 3] of the concept."""
+    clutter_paints: Array
+    eye: Array
+    axes: Array
+    """[3, 3] rows: right, up, forward of the camera."""
+    lens: float
+    """Half the picture's width one unit ahead of the eye."""
+    shift: tuple[float, float]
+    """Where the concept's centre lies in the picture, in half-widths."""
+    light: Array
+    """[3] unit, towards the light."""
+    sun: Array
+    """[3] linear colour of the light."""
+    ambient: float
+    softness: float
+    floor: Surface
+    wall: Surface
+    wall_at: float
+    """Distance of the wall behind the concept, along the camera's level heading."""
+    horizon: Array
+    """[2, 3] colours of what mirrors see: above and below."""
+
+
+class HiddenPart(Exception):
+    """No view shows every diagnostic part."""
+
+
+@lru_cache(maxsize=256)
+def bounds(sketch: Sketch) -> Bounds:
+    """Measured with rays along the three axes, to about 0.03 units."""
+    n = 64
+    grid = ((np.arange(n, dtype=np.float32) + _F(0.5)) / _F(n) * 2 - 1) * _F(1.6)
+    a, b = (m.ravel() for m in np.meshgrid(grid, grid, indexing="ij"))
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    underside = np.full((n, n), np.inf, dtype=np.float32)
+    for axis in range(3):
+        for sign in (1, -1):
+            origin = np.empty((3, n * n), dtype=np.float32)
+            origin[axis] = _F(-4 * sign)
+            origin[(axis + 1) % 3], origin[(axis + 2) % 3] = a, b
+            direction = np.zeros((3, n * n), dtype=np.float32)
+            direction[axis] = sign
+            hits = cast(sketch.parts, origin, direction, normals=False)
+            found = np.isfinite(hits.t)
+            if not found.any():
+                continue
+            points = origin[:, found] + direction[:, found] * hits.t[found]
+            low = np.minimum(low, points.min(axis=1))
+            high = np.maximum(high, points.max(axis=1))
+            if axis == 1 and sign == 1:
+                z_by_x = np.where(found, hits.t - _F(4), np.inf).reshape(n, n)
+                underside = np.ascontiguousarray(z_by_x.T).astype(np.float32)
+    if not np.isfinite(low).all():
+        raise ValueError("the sketch has nothing that a ray can hit")
+    return Bounds(low, high, underside)
+
+
+def compose(sketch: Sketch, rng: np.random.Generator) -> Scene:
+    """A picture of the sketch; HiddenPart if no view shows all of its diagnostic parts."""
+    box = bounds(sketch)
+    stretch = rng.uniform(0.93, 1.07, 3).astype(np.float32)
+    ground = float(box.low[1] * stretch[1]) - sketch.lift
+    paints = palette(rng)
+    fill = float(rng.uniform(0.62, 0.84))
+    for _ in range(VIEWS):
+        eye, axes, lens = _camera(box, stretch, ground, fill, rng)
+        if _shows_all(sketch, stretch, box, eye, axes, lens):
+            break
+    else:
+        names = ", ".join(sketch.diagnostic)
+        raise HiddenPart(f"{VIEWS} views did not show all of: {names}")
+    roam = (1 - fill) * 0.55
+    shift = (float(rng.uniform(-roam, roam)), float(rng.uniform(-roam, roam) * 0.6))
+    heading = math.atan2(axes[2][0], axes[2][2])
+    side = float(rng.choice([-1, 1])) * float(rng.uniform(25, 80))
+    light = _direction(heading + math.pi + math.radians(side), math.radians(rng.uniform(32, 62)))
+    hue = float(rng.uniform(0, 360))
+    floor, wall = _surface(_FLOORS, hue, rng), _surface(_WALLS, hue + 150, rng)
+    warmth = float(rng.uniform(-1, 1))
+    return Scene(
+        parts=sketch.parts,
+        clutter=_clutter(box, ground, heading, rng),
+        stretch=stretch,
+        bounds=box,
+        ground=ground,
+        paints=paints,
+        clutter_paints=palette(rng),
+        eye=eye,
+        axes=axes,
+        lens=lens,
+        shift=shift,
+        light=light,
+        sun=np.array([1 + 0.1 * warmth, 1.0, 1 - 0.12 * warmth], dtype=np.float32)
+        * _F(rng.uniform(1.9, 2.5)),
+        ambient=float(rng.uniform(0.42, 0.6)),
+        softness=float(rng.uniform(0.03, 0.09)),
+        floor=floor,
+        wall=wall,
+        wall_at=float(rng.uniform(1.9, 3.6)),
+        horizon=np.stack([wall.paints.mean(axis=0), floor.paints.mean(axis=0)]),
+    )
+
+
+def _camera(
+    box: Bounds, stretch: Array, ground: float, fill: float, rng: np.random.Generator
+) -> tuple[Array, Array, float]:
+    azimuth = math.radians(float(rng.uniform(-65, 65)))
+    elevation = math.radians(float(rng.uniform(6, 36)))
+    lens = math.tan(math.radians(float(rng.uniform(24, 38)) / 2))
+    centre = box.centre * stretch
+    distance = box.radius / (math.sin(math.atan(lens)) * fill)
+    back = _direction(azimuth, elevation)
+    eye = centre + back.astype(np.float64) * distance
+    eye[1] = max(eye[1], ground + 0.15)
+    forward = centre - eye
+    forward /= np.linalg.norm(forward)
+    roll = math.radians(float(rng.normal(0, 2.5)))
+    right = np.cross(forward, (0, 1, 0))
+    right /= np.linalg.norm(right)
+    up = np.cross(right, forward)
+    right, up = (
+        right * math.cos(roll) + up * math.sin(roll),
+        up * math.cos(roll) - right * math.sin(roll),
+    )
+    return eye.astype(np.float32), np.stack([right, up, forward]).astype(np.float32), lens
+
+
+def _direction(azimuth: float, elevation: float) -> Array:
+    level = math.cos(elevation)
+    return np.array(
+        [math.sin(azimuth) * level, math.sin(elevation), math.cos(azimuth) * level],
+        dtype=np.float32,
+    )
+
+
+def rays(scene_eye: Array, axes: Array, lens: float, u: Array, v: Array) -> tuple[Array, Array]:
+    """Origin [3, 1] and unit directions [3, n] of picture places u, v (-1..1, v upwards)."""
+    right, up, forward = axes
+    direction = (
+        forward[:, None] + right[:, None] * (u * _F(lens)) + up[:, None] * (v * _F(lens))
+    )
+    size = np.sqrt(direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2)
+    return scene_eye[:, None], direction / size
+
+
+def _shows_all(
+    sketch: Sketch, stretch: Array, box: Bounds, eye: Array, axes: Array, lens: float
+) -> bool:
+    if not sketch.diagnostic:
+        return True
+    step = (np.arange(_LOOK, dtype=np.float32) + _F(0.5)) / _F(_LOOK) * 2 - 1
+    u, v = (m.ravel() for m in np.meshgrid(step, step))
+    origin, direction = rays(eye, axes, lens, u, v)
+    local = direction / stretch[:, None]
+    local /= np.sqrt(local[0] ** 2 + local[1] ** 2 + local[2] ** 2)
+    hits = cast(sketch.parts, origin / stretch[:, None], local, normals=False)
+    seen = hits.part[hits.part >= 0]
+    return bool(seen.size) and all(
+        (seen == i).sum() >= VISIBLE * seen.size
+        for i, part in enumerate(sketch.parts)
+        if part.name in sketch.diagnostic
+    )
+
+
+def _surface(patterns: tuple[str, ...], hue: float, rng: np.random.Generator) -> Surface:
+    lightness = float(rng.uniform(0.36, 0.86))
+    chroma = float(rng.uniform(0.01, 0.085))
+    contrast = float(rng.uniform(0.04, 0.15)) * float(rng.choice([-1, 1]))
+    return Surface(
+        pattern=str(rng.choice(patterns)),
+        scale=float(rng.uniform(1.4, 3.6)),
+        paints=np.stack(
+            [
+                oklch(lightness, chroma, hue),
+                oklch(float(np.clip(lightness + contrast, 0.2, 0.95)), chroma, hue + 25),
+            ]
+        ),
+    )
+
+
+_CLUTTER = {
+    "ball": lambda s: (s,),
+    "box": lambda s: (s, s, s, s * 0.2),
+    "cylinder": lambda s: (s * 0.8, s, s * 0.15),
+    "cone": lambda s: (s, 0.02, s, 0.01),
+    "torus": lambda s: (s, s * 0.35),
+    "prism": lambda s: (6, s, s * 0.8, s * 0.1),
+    "dome": lambda s: (s, 0.0),
+    "diamond": lambda s: (s, s * 1.2),
+    "egg": lambda s: (s, s * 0.6, s * 0.8),
+}
+_RISE = {"torus": 0.35, "prism": 0.8, "dome": 0.0, "diamond": 1.2, "egg": 1.4}
+"""Height of the centre over the ground, in sizes, where it is not 1."""
+
+
+def _clutter(
+    box: Bounds, ground: float, heading: float, rng: np.random.Generator
+) -> tuple[Part, ...]:
+    """A few plain solids on the ground, beside and behind the concept, never before it."""
+    placed = []
+    for number in range(int(rng.integers(2, 7))):
+        shape = str(rng.choice(list(_CLUTTER)))
+        size = float(rng.uniform(0.07, 0.24)) * max(box.radius, 0.5)
+        away = box.radius * float(rng.uniform(1.15, 2.3))
+        angle = heading + math.radians(float(rng.uniform(-105, 105)))
+        placed.append(
+            Part(
+                name=f"clutter {number}",
+                shape=shape,
+                size=tuple(_CLUTTER[shape](size)),
+                at=(
+                    math.sin(angle) * away,
+                    ground + size * _RISE.get(shape, 1.0),
+                    math.cos(angle) * away,
+                ),
+                turn=(0.0, float(rng.uniform(0, 360)), 0.0),
+                paint=int(rng.integers(0, 5)),
+                paint2=int(rng.integers(0, 5)),
+                pattern=str(rng.choice(["", "", "stripes", "dots", "checks"])),
+                scale=float(rng.uniform(6, 12)),
+                material=str(rng.choice(["matte", "satin", "glossy", "metal"])),
+            )
+        )
+    return tuple(placed)

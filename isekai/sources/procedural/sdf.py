@@ -1,0 +1,466 @@
+"""Signed distances to the shapes of a sketch, and how a part bends and repeats them.
+
+Points are `[3, n]` float32 in the part's own frame; distances are `[n]`, negative inside. A
+distance may be too short, never much too long, so that a ray may always step by it. The closed
+forms are the usual ones for these solids (I. Quilez, "Distance functions").
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from isekai.types import Part
+
+Array = NDArray[np.float32]
+Field = Callable[[Array], Array]
+
+_F = np.float32
+
+
+def length(*components: Array) -> Array:
+    total = components[0] * components[0]
+    for component in components[1:]:
+        total += component * component
+    return np.sqrt(total, out=total)
+
+
+def smooth_min(a: Array, b: Array, radius: float) -> Array:
+    """Union of two distances whose seam is filled with a fillet of about `radius`."""
+    h = np.maximum(_F(radius) - np.abs(a - b), _F(0))
+    h *= h
+    h *= _F(0.25 / radius)
+    return np.minimum(a, b) - h
+
+
+# ---------------------------------------------------------------- shapes
+
+
+def _ball(p: Array, r: float) -> Array:
+    return length(p[0], p[1], p[2]) - _F(r)
+
+
+def _ellipsoid(p: Array, a: float, b: float, c: float) -> Array:
+    k0 = length(p[0] / _F(a), p[1] / _F(b), p[2] / _F(c))
+    k1 = length(p[0] / _F(a * a), p[1] / _F(b * b), p[2] / _F(c * c))
+    # Exact on the surface; the first-order estimate overshoots far inside thin axes only.
+    return np.where(k1 > 1e-6, k0 * (k0 - _F(1)) / np.maximum(k1, _F(1e-6)), _F(-min(a, b, c)))
+
+
+def _egg(p: Array, r1: float, r2: float, h: float) -> Array:
+    slope = (r1 - r2) / h
+    side = math.sqrt(max(1.0 - slope * slope, 0.0))
+    y = p[1] + _F(h / 2)
+    q = length(p[0], p[2])
+    k = y * _F(side) - q * _F(slope)
+    foot = length(q, y) - _F(r1)
+    top = length(q, y - _F(h)) - _F(r2)
+    flank = q * _F(side) + y * _F(slope) - _F(r1)
+    return np.where(k < 0, foot, np.where(k > _F(side * h), top, flank))
+
+
+def _box(p: Array, hx: float, hy: float, hz: float, r: float) -> Array:
+    x = np.abs(p[0]) - _F(hx - r)
+    y = np.abs(p[1]) - _F(hy - r)
+    z = np.abs(p[2]) - _F(hz - r)
+    zero = _F(0)
+    outside = length(np.maximum(x, zero), np.maximum(y, zero), np.maximum(z, zero))
+    return outside + np.minimum(np.maximum(x, np.maximum(y, z)), zero) - _F(r)
+
+
+def _extrude(flat: Array, y: Array, half: float, r: float) -> Array:
+    """A flat distance given height 2 * half along y, its edges rounded by r."""
+    a = flat + _F(r)
+    b = np.abs(y) - _F(half - r)
+    zero = _F(0)
+    return length(np.maximum(a, zero), np.maximum(b, zero)) + np.minimum(
+        np.maximum(a, b), zero
+    ) - _F(r)
+
+
+def _cylinder(p: Array, radius: float, half: float, r: float) -> Array:
+    return _extrude(length(p[0], p[2]) - _F(radius), p[1], half, r)
+
+
+def _tube(p: Array, radius: float, wall: float, half: float) -> Array:
+    flat = np.abs(length(p[0], p[2]) - _F(radius - wall / 2)) - _F(wall / 2)
+    return _extrude(flat, p[1], half, min(wall, half) * 0.3)
+
+
+def _cone(p: Array, r1: float, r2: float, half: float, r: float) -> Array:
+    r1, r2, half = max(r1 - r, 0.0), max(r2 - r, 0.0), half - r
+    q, y = length(p[0], p[2]), p[1]
+    zero = _F(0)
+    cap_x = q - np.minimum(q, np.where(y < 0, _F(r1), _F(r2)))
+    cap_y = np.abs(y) - _F(half)
+    kx, ky = r2 - r1, 2.0 * half
+    along = ((_F(r2) - q) * _F(kx) + (_F(half) - y) * _F(ky)) / _F(kx * kx + ky * ky)
+    along = np.clip(along, zero, _F(1))
+    side_x = q - _F(r2) + _F(kx) * along
+    side_y = y - _F(half) + _F(ky) * along
+    inside = np.where((side_x < 0) & (cap_y < 0), _F(-1), _F(1))
+    nearest = np.minimum(cap_x * cap_x + cap_y * cap_y, side_x * side_x + side_y * side_y)
+    return inside * np.sqrt(nearest) - _F(r)
+
+
+def _capsule(p: Array, r: float, half: float) -> Array:
+    y = p[1] - np.clip(p[1], _F(-half), _F(half))
+    return length(p[0], y, p[2]) - _F(r)
+
+
+def _torus(p: Array, ring: float, tube: float) -> Array:
+    return length(length(p[0], p[2]) - _F(ring), p[1]) - _F(tube)
+
+
+def _arc(p: Array, ring: float, r1: float, r2: float, degrees: float) -> Array:
+    span = math.radians(degrees)
+    # Halfway along the unused part of the circle, so that each end is nearest to its own side.
+    angle = np.arctan2(p[1], p[0])
+    angle = np.where(angle < _F(span / 2 - math.pi), angle + _F(2 * math.pi), angle)
+    share = np.clip(angle / _F(span), _F(0), _F(1))
+    at = share * _F(span)
+    x = p[0] - _F(ring) * np.cos(at)
+    y = p[1] - _F(ring) * np.sin(at)
+    return length(x, y, p[2]) - (_F(r1) + _F(r2 - r1) * share)
+
+
+def _helix(p: Array, coil: float, wire: float, pitch: float, turns: float) -> Array:
+    q, y = length(p[0], p[2]), p[1] + _F(pitch * turns / 2)
+    phase = np.arctan2(p[2], p[0]) * _F(1 / (2 * math.pi))
+    turn = np.clip(np.rint(y / _F(pitch) - phase) + phase, _F(0), _F(turns))
+    # At the clipped ends the coil's angle is no longer the point's own.
+    off = (turn - phase) - np.rint(turn - phase)
+    across = q - _F(coil) * np.cos(off * _F(2 * math.pi))
+    along = _F(coil) * np.sin(off * _F(2 * math.pi))
+    return length(across, along, y - turn * _F(pitch)) - _F(wire)
+
+
+def _polygon(x: Array, z: Array, sides: float, radius: float) -> Array:
+    """Flat distance to a regular polygon of circumradius `radius` (short beyond the corners)."""
+    sector = 2 * math.pi / sides
+    angle = np.arctan2(z, x)
+    angle -= _F(sector) * np.rint(angle / _F(sector))
+    q = length(x, z)
+    along = q * np.sin(angle)
+    apothem = radius * math.cos(sector / 2)
+    corner = radius * math.sin(sector / 2)
+    away = q * np.cos(angle) - _F(apothem)
+    beyond = np.maximum(np.abs(along) - _F(corner), _F(0))
+    return np.where(away > 0, length(away, beyond), away)
+
+
+def _prism(p: Array, sides: float, radius: float, half: float, r: float) -> Array:
+    # A corner points along x; half a sector of turn lets a flat side face the viewer.
+    return _extrude(_polygon(p[2], p[0], sides, radius), p[1], half, r)
+
+
+def _star(p: Array, tips: float, outer: float, inner: float, half: float) -> Array:
+    sector = 2 * math.pi / tips
+    angle = np.arctan2(p[0], p[2])
+    angle = np.abs(angle - _F(sector) * np.rint(angle / _F(sector)))
+    q = length(p[0], p[2])
+    x, y = q * np.cos(angle), q * np.sin(angle)
+    # The edge from a tip (outer, 0) to the notch beside it.
+    ex, ey = inner * math.cos(sector / 2) - outer, inner * math.sin(sector / 2)
+    share = np.clip(((x - _F(outer)) * _F(ex) + y * _F(ey)) / _F(ex * ex + ey * ey), _F(0), _F(1))
+    gap = length(x - _F(outer) - _F(ex) * share, y - _F(ey) * share)
+    side = (x - _F(outer)) * _F(ey) - y * _F(ex)
+    return _extrude(np.where(side < 0, -gap, gap), p[1], half, half * 0.25)
+
+
+def _gear(p: Array, teeth: float, radius: float, depth: float, half: float) -> Array:
+    q = length(p[0], p[2])
+    wave = np.sin(np.arctan2(p[2], p[0]) * _F(teeth))
+    rim = _F(radius) + _F(depth) * np.clip(wave * _F(2.5), _F(-0.5), _F(0.5))
+    return _extrude((q - rim) * _F(0.6), p[1], half, half * 0.2)
+
+
+def _diamond(p: Array, radius: float, half: float) -> Array:
+    """A bipyramid on an eight-sided girdle."""
+    sector = math.pi / 4
+    angle = np.arctan2(p[2], p[0])
+    angle -= _F(sector) * np.rint(angle / _F(sector))
+    q = length(p[0], p[2]) * np.cos(angle)
+    apothem = radius * math.cos(sector / 2)
+    norm = math.hypot(half, apothem)
+    return (q * _F(half / norm) + np.abs(p[1]) * _F(apothem / norm)) - _F(half * apothem / norm)
+
+
+def _dome(p: Array, radius: float, cut: float) -> Array:
+    rim = math.sqrt(max(radius * radius - cut * cut, 0.0))
+    q, y = length(p[0], p[2]), p[1]
+    ball = length(q, y) - _F(radius)
+    floor = _F(cut) - y
+    edge = length(q - _F(rim), y - _F(cut))
+    inside = np.maximum(ball, floor)
+    near_rim = (q > _F(rim)) & (y < _F(cut))
+    return np.where(near_rim, edge, inside)
+
+
+def _bowl(p: Array, radius: float, wall: float, cut: float) -> Array:
+    middle = radius - wall / 2
+    rim = math.sqrt(max(middle * middle - cut * cut, 0.0))
+    q, y = length(p[0], p[2]), p[1]
+    shell = np.abs(length(q, y) - _F(middle))
+    edge = length(q - _F(rim), y - _F(cut))
+    # Above the cone through the rim the rim is nearest, below it the shell.
+    above = y * _F(rim) > q * _F(cut) if cut >= 0 else y * _F(rim) > -q * _F(-cut)
+    return np.where(above, edge, shell) - _F(wall / 2)
+
+
+def _leaf(p: Array, half: float, width: float, thick: float) -> Array:
+    """A pointed oval: two circle arcs that meet at y = +-half, flattened to a lens in z."""
+    radius = (half * half + width * width) / (2 * width)
+    x, y = np.abs(p[0]), np.abs(p[1])
+    away = radius - width
+    flat = length(x + _F(away), y) - _F(radius)
+    tip = length(x, y - _F(half))
+    beyond = (y - _F(half)) * _F(away) > x * _F(half)
+    flat = np.where(beyond, tip, flat)
+    swell = np.clip(-flat / _F(width), _F(0), _F(1))
+    depth = np.abs(p[2]) - _F(thick) * (_F(0.15) + _F(0.85) * np.sqrt(swell))
+    zero = _F(0)
+    outside = length(np.maximum(flat, zero), np.maximum(depth, zero))
+    return (outside + np.minimum(np.maximum(flat, depth), zero)) * _F(0.8)
+
+
+_SHAPES: dict[str, Callable[..., Array]] = {
+    "ball": _ball,
+    "ellipsoid": _ellipsoid,
+    "egg": _egg,
+    "box": _box,
+    "cylinder": _cylinder,
+    "tube": _tube,
+    "cone": _cone,
+    "capsule": _capsule,
+    "torus": _torus,
+    "arc": _arc,
+    "helix": _helix,
+    "prism": _prism,
+    "star": _star,
+    "gear": _gear,
+    "diamond": _diamond,
+    "dome": _dome,
+    "bowl": _bowl,
+    "leaf": _leaf,
+}
+
+
+def _path(points: NDArray[np.float64]) -> Field:
+    """A rope through `[k, 4]` points (x, y, z, radius), curved by a Catmull-Rom spline."""
+    fine = _spline(points).astype(np.float32)
+    a, b = fine[:-1], fine[1:]
+    edge = b[:, :3] - a[:, :3]
+    inverse = _F(1) / np.maximum((edge * edge).sum(axis=1), _F(1e-12))
+
+    def distance(p: Array) -> Array:
+        nearest = np.full(p.shape[1], np.inf, dtype=np.float32)
+        for (ax, ay, az, ar), br, (ex, ey, ez), inv in zip(
+            a, b[:, 3], edge, inverse, strict=True
+        ):
+            x, y, z = p[0] - ax, p[1] - ay, p[2] - az
+            share = np.clip((x * ex + y * ey + z * ez) * inv, _F(0), _F(1))
+            x -= share * ex
+            y -= share * ey
+            z -= share * ez
+            np.minimum(nearest, length(x, y, z) - (ar + (br - ar) * share), out=nearest)
+        return nearest
+
+    return distance
+
+
+def _spline(points: NDArray[np.float64], pieces: int = 4) -> NDArray[np.float64]:
+    if len(points) == 2:
+        return points
+    ends = np.concatenate(
+        [2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]]
+    )
+    fine = []
+    for p0, p1, p2, p3 in zip(ends, ends[1:], ends[2:], ends[3:], strict=False):
+        for t in np.arange(pieces) / pieces:
+            fine.append(
+                0.5
+                * (
+                    2 * p1
+                    + (p2 - p0) * t
+                    + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2
+                    + (3 * p1 - p0 - 3 * p2 + p3) * t**3
+                )
+            )
+    return np.array([*fine, points[-1]])
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _extent(part: Part) -> tuple[NDArray[np.float64], float, float]:
+    """Centre and radius of a ball around the part's own shape, and its half height."""
+    origin = np.zeros(3)
+    s = part.size
+    match part.shape:
+        case "ball":
+            return origin, s[0], s[0]
+        case "ellipsoid":
+            return origin, max(s), s[1]
+        case "egg":
+            return origin, s[2] / 2 + max(s[0], s[1]), s[2] / 2 + max(s[0], s[1])
+        case "box":
+            return origin, math.hypot(*s[:3]), s[1]
+        case "cylinder":
+            return origin, math.hypot(s[0], s[1]), s[1]
+        case "tube":
+            return origin, math.hypot(s[0], s[2]), s[2]
+        case "cone":
+            return origin, math.hypot(max(s[0], s[1]), s[2]), s[2]
+        case "capsule":
+            return origin, s[0] + s[1], s[0] + s[1]
+        case "torus":
+            return origin, s[0] + s[1], s[1]
+        case "arc":
+            return _arc_extent(*s)
+        case "helix":
+            tall = s[2] * s[3] / 2 + s[1]
+            return origin, math.hypot(s[0] + s[1], tall), tall
+        case "prism":
+            return origin, math.hypot(s[1], s[2]), s[2]
+        case "star":
+            return origin, math.hypot(max(s[1], s[2]), s[3]), s[3]
+        case "gear":
+            return origin, math.hypot(s[1] + s[2] / 2, s[3]), s[3]
+        case "diamond":
+            return origin, max(s[0], s[1]), s[1]
+        case "dome" | "bowl":
+            return origin, s[0], s[0]
+        case "leaf":
+            return origin, max(s[0], s[1], s[2]), s[0]
+        case "path":
+            fine = _spline(np.array(part.points, dtype=np.float64))
+            low = (fine[:, :3] - fine[:, 3:]).min(axis=0)
+            high = (fine[:, :3] + fine[:, 3:]).max(axis=0)
+            centre = (low + high) / 2
+            away = np.linalg.norm(fine[:, :3] - centre, axis=1) + fine[:, 3]
+            return centre, float(away.max()), float((high - low)[1] / 2)
+    raise ValueError(f"no shape is called {part.shape}")
+
+
+def _arc_extent(
+    ring: float, r1: float, r2: float, degrees: float
+) -> tuple[NDArray[np.float64], float, float]:
+    angles = np.radians(np.linspace(0, degrees, 24))
+    points = np.stack([ring * np.cos(angles), ring * np.sin(angles), 0 * angles], axis=1)
+    centre = (points.min(axis=0) + points.max(axis=0)) / 2
+    away = float(np.linalg.norm(points - centre, axis=1).max())
+    wide = max(r1, r2)
+    return centre, away + wide + 0.003 * ring, ring + wide
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """A part's distance in its own frame, a ball around it, and the poses of its copies."""
+
+    field: Field
+    centre: NDArray[np.float64]
+    radius: float
+    turns: NDArray[np.float32]
+    """[copies, 3, 3], from the part's frame to the sketch's."""
+    places: NDArray[np.float32]
+    """[copies, 3]."""
+
+
+@lru_cache(maxsize=512)
+def form(part: Part) -> Form:
+    """What a part is made of; the same object for the same part."""
+    centre, radius, half = _extent(part)
+    if part.shape == "path":
+        field = _path(np.array(part.points, dtype=np.float64))
+    else:
+        shape, size = _SHAPES[part.shape], part.size
+
+        def field(p: Array) -> Array:
+            return shape(p, *size)
+
+    if part.taper:
+        field = _tapered(field, part.taper, half)
+    if part.twist:
+        field = _twisted(field, part.twist)
+    if part.bend:
+        field, radius = _bent(field, part.bend), radius * 1.15
+    turns, places = copies(part)
+    return Form(field, centre, radius, turns.astype(np.float32), places.astype(np.float32))
+
+
+def _tapered(field: Field, taper: float, half: float) -> Field:
+    def distance(p: Array) -> Array:
+        share = np.clip((p[1] + _F(half)) * _F(0.5 / half), _F(0), _F(1))
+        width = np.maximum(_F(1) - _F(taper) * share, _F(0.08))
+        return field(np.stack([p[0] / width, p[1], p[2] / width])) * width * _F(0.85)
+
+    return distance
+
+
+def _twisted(field: Field, degrees: float) -> Field:
+    rate = math.radians(degrees)
+    # A turn of `rate` a unit stretches space by up to sqrt(1 + (rate * r)^2); r is about 0.5.
+    shorten = _F(1 / math.sqrt(1 + (rate * 0.5) ** 2))
+
+    def distance(p: Array) -> Array:
+        c, s = np.cos(p[1] * _F(rate)), np.sin(p[1] * _F(rate))
+        return field(np.stack([c * p[0] - s * p[2], p[1], s * p[0] + c * p[2]])) * shorten
+
+    return distance
+
+
+def _bent(field: Field, degrees: float) -> Field:
+    radius = 1 / math.radians(degrees)
+
+    def distance(p: Array) -> Array:
+        x = _F(radius) - p[0]
+        if radius < 0:
+            angle, away = np.arctan2(p[1], -x), -length(x, p[1])
+            angle = -angle
+        else:
+            angle, away = np.arctan2(p[1], x), length(x, p[1])
+        return field(np.stack([_F(radius) - away, angle * _F(radius), p[2]])) * _F(0.7)
+
+    return distance
+
+
+def rotation(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
+    """About x, then y, then z."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return z @ y @ x
+
+
+def copies(part: Part) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Poses of all copies: `[k, 3, 3]` turns and `[k, 3]` places; line, then cover, ring, mirror.
+
+    A mirrored copy is turned as its reflection is and keeps its own handedness.
+    """
+    turn, place = rotation(part.turn), np.array(part.at, dtype=np.float64)
+    step = np.array(part.step, dtype=np.float64)
+    poses = [(turn, place + i * step) for i in range(part.line)]
+    if part.cover > 1:
+        poses = [(r @ t, r @ p) for t, p in poses for r in _covering(part.cover)]
+    if part.ring > 1:
+        spins = [rotation((0, 360 * i / part.ring, 0)) for i in range(part.ring)]
+        poses = [(r @ t, r @ p) for t, p in poses for r in spins]
+    if part.mirror:
+        flip = np.diag([-1.0, 1.0, 1.0])
+        poses += [(flip @ t @ flip, flip @ p) for t, p in poses]
+    return np.stack([t for t, _ in poses]), np.stack([p for _, p in poses])
+
+
+def _covering(count: int) -> list[NDArray[np.float64]]:
+    """Turns that carry +y over the upper half of a ball, in a sunflower spiral."""
+    golden = math.degrees(math.pi * (3 - math.sqrt(5)))
+    return [
+        rotation((0, golden * i, 0))
+        @ rotation((0, 0, -math.degrees(math.acos(1 - (i + 0.5) / count))))
+        for i in range(count)
+    ]
