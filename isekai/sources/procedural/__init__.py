@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from isekai.protocols import Rejected
-from isekai.sources.procedural.render import render
+from isekai.sources.procedural.picture import render
 from isekai.sources.procedural.scene import HiddenPart, compose
 from isekai.types import ImageRequest
 

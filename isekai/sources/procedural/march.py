@@ -6,15 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isekai.sources.procedural.sdf import Array, Field, Form, form, smooth_min
+from isekai.sources.procedural.sdf import Array, Field, Form, form, length, smooth_min
 from isekai.types import Part
 
-MarchField = Callable[[Array, NDArray[np.intp]], Array]
-
 _F = np.float32
-_NEAR = 0.0015
-"""A ray this close to a surface has hit it, in sketch units: half a pixel at 300 px."""
-_STEPS = 48
+_GRAZE = 0.008
+_STEPS = 28
 
 
 @dataclass(slots=True)
@@ -32,11 +29,23 @@ class Hits:
     """[3, n] unit, in the scene's frame."""
 
 
-def cast(
-    parts: Sequence[Part], origin: Array, direction: Array, *, normals: bool = True
-) -> Hits:
-    """The nearest hit of each ray. `origin` is [3, 1] or [3, n], `direction` [3, n] of length 1."""
-    n = direction.shape[1]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rays:
+    """Where n rays begin and lead, and how closely they have to be followed."""
+
+    origin: Array
+    """[3, 1] or [3, n]."""
+    direction: Array
+    """[3, n] of length 1."""
+    start: Array | None = None
+    """[n] nothing nearer than this is looked for; inf leaves a ray out."""
+    near: float = 0.002
+    """Distance from a surface at which a ray has hit it, sketch units."""
+
+
+def cast(parts: Sequence[Part], rays: Rays, *, normals: bool = True) -> Hits:
+    """The nearest hit of each ray."""
+    n = rays.direction.shape[1]
     hits = Hits(
         t=np.full(n, np.inf, dtype=np.float32),
         part=np.full(n, -1, dtype=np.int16),
@@ -46,23 +55,21 @@ def cast(
     )
     melting = [i for i, part in enumerate(parts) if part.melt > 0]
     if melting:
-        _cast_melted([(i, parts[i]) for i in melting], origin, direction, hits, normals)
+        _cast_melted([(i, parts[i]) for i in melting], rays, hits, normals)
     for i, part in enumerate(parts):
         if part.melt <= 0:
-            _cast_part(i, form(part), origin, direction, hits, normals)
+            _cast_part(i, form(part), rays, hits, normals)
     return hits
 
 
-def _cast_part(
-    i: int, shape: Form, origin: Array, direction: Array, hits: Hits, normals: bool
-) -> None:
-    found = _candidates(shape, origin, direction, hits.t, 0.0)
+def _cast_part(i: int, shape: Form, rays: Rays, hits: Hits, normals: bool) -> None:
+    found = _candidates(shape, rays, hits.t, 0.0)
     if found is None:
         return
     ray, copy, enter, leave = found
-    o = _local_points(shape, copy, _pick(origin, ray))
-    d = _local_vectors(shape, copy, direction[:, ray])
-    hit, t = _march(shape.field, o, d, enter, leave)
+    o = _local_points(shape, copy, _pick(rays.origin, ray))
+    d = _local_vectors(shape, copy, rays.direction[:, ray])
+    hit, t = _march(shape.field, o, d, enter, leave, rays.near)
     if not hit.size:
         return
     ray, copy, t = ray[hit], copy[hit], t[hit]
@@ -77,124 +84,133 @@ def _cast_part(
 
 
 def _cast_melted(
-    parts: Sequence[tuple[int, Part]], origin: Array, direction: Array, hits: Hits, normals: bool
+    parts: Sequence[tuple[int, Part]], rays: Rays, hits: Hits, normals: bool
 ) -> None:
     """All melting parts as one solid: their distances joined by a smooth minimum."""
-    shapes = [(i, part, form(part)) for i, part in parts]
-    n = direction.shape[1]
+    solids = [(i, part.melt, form(part)) for i, part in parts]
+    n = rays.direction.shape[1]
     enter = np.full(n, np.inf, dtype=np.float32)
     leave = np.full(n, -np.inf, dtype=np.float32)
-    near: list[tuple[int, Form, int, float, NDArray[np.bool_]]] = []
-    for i, part, shape in shapes:
-        found = _candidates(shape, origin, direction, hits.t, part.melt)
-        if found is None:
-            continue
-        ray, copy, t0, t1 = found
-        np.minimum.at(enter, ray, t0)
-        np.maximum.at(leave, ray, t1)
-        for k in np.unique(copy):
-            mask = np.zeros(n, dtype=bool)
-            mask[ray[copy == k]] = True
-            near.append((i, shape, int(k), part.melt, mask))
-    rays = np.flatnonzero(enter < leave)
-    if not rays.size:
+    for _, melt, shape in solids:
+        found = _candidates(shape, rays, hits.t, melt)
+        if found is not None:
+            ray, _, t0, t1 = found
+            np.minimum.at(enter, ray, t0)
+            np.maximum.at(leave, ray, t1)
+    met = np.flatnonzero(enter < leave)
+    if not met.size:
         return
-    o, d = _pick(origin, rays), direction[:, rays]
-    masks = [mask[rays] for *_, mask in near]
 
-    def distance(p: Array, which: NDArray[np.intp]) -> tuple[Array, NDArray[np.int16]]:
+    def distance(p: Array) -> Array:
         total = np.full(p.shape[1], np.inf, dtype=np.float32)
-        closest = np.full(p.shape[1], np.inf, dtype=np.float32)
-        owner = np.zeros(p.shape[1], dtype=np.int16)
-        for j, ((_, shape, k, melt, _), mask) in enumerate(zip(near, masks, strict=True)):
-            here = np.flatnonzero(mask[which])
-            if not here.size:
-                continue
-            local = _turn_back(shape.turns[k], p[:, here] - shape.places[k][:, None])
-            own = shape.field(local)
-            before = total[here]
-            total[here] = np.where(np.isinf(before), own, smooth_min(before, own, melt))
-            closer = own < closest[here]
-            closest[here[closer]] = own[closer]
-            owner[here[closer]] = j
-        return total, owner
+        for _, melt, shape in solids:
+            for own in _distances(shape, p, melt)[0]:
+                joined = smooth_min(total, own, melt)
+                total = np.where(np.isinf(total), own, joined)
+        return total
 
-    every = np.arange(rays.size)
-    hit, t = _march_indexed(lambda p, w: distance(p, w)[0], o, d, enter[rays], leave[rays], every)
+    o, d = _pick(rays.origin, met), rays.direction[:, met]
+    hit, t = _march(distance, o, d, enter[met], leave[met], rays.near)
     if not hit.size:
         return
-    t = t[hit]
+    t, ray = t[hit], met[hit]
     p = _pick(o, hit) + d[:, hit] * t
-    owner = distance(p, hit)[1]
-    ray = rays[hit]
-    copies = np.array([k for _, _, k, _, _ in near], dtype=np.int16)[owner]
+    closest = np.full(hit.size, np.inf, dtype=np.float32)
+    for i, melt, shape in solids:
+        own, local = _distances(shape, p, melt)
+        for k in range(len(own)):
+            mine = own[k] < closest
+            closest[mine] = own[k][mine]
+            hits.part[ray[mine]], hits.copy[ray[mine]] = i, k
+            hits.local[:, ray[mine]] = local(k, mine)
     hits.t[ray] = t
-    hits.part[ray] = np.array([i for i, *_ in near], dtype=np.int16)[owner]
-    hits.copy[ray] = copies
-    for j, (_, shape, k, _, _) in enumerate(near):
-        mine = owner == j
-        hits.local[:, ray[mine]] = _turn_back(
-            shape.turns[k], p[:, mine] - shape.places[k][:, None]
-        )
     if normals:
-        hits.normal[:, ray] = _gradient(lambda q: distance(q, hit)[0], p)
+        hits.normal[:, ray] = _gradient(distance, p)
+
+
+def _distances(
+    shape: Form, p: Array, melt: float
+) -> tuple[Array, Callable[[int, NDArray[np.bool_]], Array]]:
+    """[copies, n] distances from each copy, and a function that gives places in a copy's frame.
+
+    Farther from the ball around a copy than anything can melt, the distance to the ball serves.
+    """
+    centres = shape.centres()
+    own = length(*(p[j][None, :] - centres[:, j : j + 1] for j in range(3)))
+    own -= _F(shape.radius)
+    copy, at = np.nonzero(own < _F(melt + 0.03))
+    if copy.size:
+        starts = np.flatnonzero(np.diff(copy, prepend=-1))
+        near = np.empty((3, copy.size), dtype=np.float32)
+        for start, end in zip(starts, [*starts[1:], copy.size], strict=True):
+            k = copy[start]
+            away = p[:, at[start:end]] - shape.places[k][:, None]
+            near[:, start:end] = _turn_back(shape.turns[k], away)
+        own[copy, at] = shape.field(near)
+
+    def local(k: int, where: NDArray[np.bool_]) -> Array:
+        return _turn_back(shape.turns[k], p[:, where] - shape.places[k][:, None])
+
+    return own, local
 
 
 def _candidates(
-    shape: Form, origin: Array, direction: Array, limit: Array, margin: float
+    shape: Form, rays: Rays, limit: Array, margin: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array] | None:
     """Rays that meet the ball around a copy: ray, copy, entry and exit distances."""
-    centres = shape.places + (shape.turns @ shape.centre.astype(np.float32))
-    radius = _F((shape.radius + margin) * 1.001 + 0.002)
-    rays, copies, enters, leaves = [], [], [], []
+    centres = shape.centres()
+    radius = (shape.radius + margin) * 1.001 + 0.002
+    among = None
+    if len(centres) > 4:
+        middle = (centres.min(axis=0) + centres.max(axis=0)) / _F(2)
+        away = np.sqrt(((centres - middle) ** 2).sum(axis=1))
+        among = _meeting(rays, None, middle, float(away.max()) + radius)[0]
+    found = []
     for k, centre in enumerate(centres):
-        away = centre[:, None] - origin
-        along = away[0] * direction[0] + away[1] * direction[1] + away[2] * direction[2]
-        square = away[0] * away[0] + away[1] * away[1] + away[2] * away[2]
-        half = along * along
-        half -= square
-        half += radius * radius
-        ray = np.flatnonzero(half > 0)
-        if not ray.size:
-            continue
-        chord = np.sqrt(half[ray])
-        middle = along[ray]
-        enter = np.maximum(middle - chord, _F(0))
-        leave = np.minimum(middle + chord, limit[ray])
-        open_ = enter < leave
-        rays.append(ray[open_])
-        copies.append(np.full(int(open_.sum()), k))
-        enters.append(enter[open_])
-        leaves.append(leave[open_])
-    if not sum(ray.size for ray in rays):
+        ray, enter, leave = _meeting(rays, among, centre, radius)
+        enter = np.maximum(enter, _F(0) if rays.start is None else rays.start[ray])
+        leave = np.minimum(leave, limit[ray])
+        ahead = enter < leave
+        if ahead.any():
+            copy = np.full(int(ahead.sum()), k)
+            found.append((ray[ahead], copy, enter[ahead], leave[ahead]))
+    if not found:
         return None
-    return (
-        np.concatenate(rays),
-        np.concatenate(copies),
-        np.concatenate(enters),
-        np.concatenate(leaves),
-    )
+    ray, copy, enter, leave = (np.concatenate(column) for column in zip(*found, strict=True))
+    return ray, copy, enter, leave
+
+
+def _meeting(
+    rays: Rays, among: NDArray[np.intp] | None, centre: Array, radius: float
+) -> tuple[NDArray[np.intp], Array, Array]:
+    """Rays (of those `among`) through a ball, with the distances at which they enter and leave."""
+    origin, direction = rays.origin, rays.direction
+    if among is not None:
+        origin, direction = _pick(origin, among), direction[:, among]
+    away = centre[:, None] - origin
+    along = away[0] * direction[0] + away[1] * direction[1] + away[2] * direction[2]
+    half = along * along
+    half -= away[0] * away[0] + away[1] * away[1] + away[2] * away[2] - _F(radius * radius)
+    met = np.flatnonzero(half > 0)
+    chord, middle = np.sqrt(half[met]), along[met]
+    return (met if among is None else among[met]), middle - chord, middle + chord
 
 
 def _march(
-    field: Field, o: Array, d: Array, enter: Array, leave: Array
-) -> tuple[NDArray[np.intp], Array]:
-    return _march_indexed(
-        lambda p, _: field(p), o, d, enter, leave, np.arange(d.shape[1])
-    )
-
-
-def _march_indexed(
-    field: MarchField, o: Array, d: Array, enter: Array, leave: Array, which: NDArray[np.intp]
+    field: Field, o: Array, d: Array, enter: Array, leave: Array, near: float
 ) -> tuple[NDArray[np.intp], Array]:
     """Step every ray by the distance around it; returns the rays that hit, and all distances t."""
     t = enter.copy()
-    active, now, end = which, enter.copy(), leave
-    x, y = _pick(o, active), d[:, active]
+    active, now, end = np.arange(d.shape[1]), enter.copy(), leave
+    x, y = o, d
     hits = []
-    for _ in range(_STEPS):
-        step = field(x + y * now, active)
-        arrived = step < _NEAR
+    for count in range(_STEPS):
+        step = field(x + y * now)
+        if count > 10:  # rays that graze a surface would creep along it
+            near *= 1.2
+            if active.size * 100 < d.shape[1]:
+                near = max(near, _GRAZE)
+        arrived = step < _F(near)
         if arrived.any():
             hits.append(active[arrived])
             t[active[arrived]] = now[arrived]

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from isekai.sources.procedural.march import cast
-from isekai.sources.procedural.sdf import Array
+from isekai.sources.procedural.march import Rays, cast
+from isekai.sources.procedural.sdf import Array, length
 from isekai.sources.procedural.surface import oklch, palette
 from isekai.types import Part, Sketch
 
@@ -110,7 +110,8 @@ def bounds(sketch: Sketch) -> Bounds:
             origin[(axis + 1) % 3], origin[(axis + 2) % 3] = a, b
             direction = np.zeros((3, n * n), dtype=np.float32)
             direction[axis] = sign
-            hits = cast(sketch.parts, origin, direction, normals=False)
+            beams = Rays(origin=origin, direction=direction)
+            hits = cast(sketch.parts, beams, normals=False)
             found = np.isfinite(hits.t)
             if not found.any():
                 continue
@@ -131,7 +132,7 @@ def compose(sketch: Sketch, rng: np.random.Generator) -> Scene:
     stretch = rng.uniform(0.93, 1.07, 3).astype(np.float32)
     ground = float(box.low[1] * stretch[1]) - sketch.lift
     paints = palette(rng)
-    fill = float(rng.uniform(0.62, 0.84))
+    fill = float(rng.uniform(0.78, 1.02))
     for _ in range(VIEWS):
         eye, axes, lens = _camera(box, stretch, ground, fill, rng)
         if _shows_all(sketch, stretch, box, eye, axes, lens):
@@ -139,7 +140,7 @@ def compose(sketch: Sketch, rng: np.random.Generator) -> Scene:
     else:
         names = ", ".join(sketch.diagnostic)
         raise HiddenPart(f"{VIEWS} views did not show all of: {names}")
-    roam = (1 - fill) * 0.55
+    roam = (1.15 - fill) * 0.45
     shift = (float(rng.uniform(-roam, roam)), float(rng.uniform(-roam, roam) * 0.6))
     heading = math.atan2(axes[2][0], axes[2][2])
     side = float(rng.choice([-1, 1])) * float(rng.uniform(25, 80))
@@ -203,14 +204,13 @@ def _direction(azimuth: float, elevation: float) -> Array:
     )
 
 
-def rays(scene_eye: Array, axes: Array, lens: float, u: Array, v: Array) -> tuple[Array, Array]:
+def rays(eye: Array, axes: Array, lens: float, u: Array, v: Array) -> tuple[Array, Array]:
     """Origin [3, 1] and unit directions [3, n] of picture places u, v (-1..1, v upwards)."""
     right, up, forward = axes
     direction = (
         forward[:, None] + right[:, None] * (u * _F(lens)) + up[:, None] * (v * _F(lens))
     )
-    size = np.sqrt(direction[0] ** 2 + direction[1] ** 2 + direction[2] ** 2)
-    return scene_eye[:, None], direction / size
+    return eye[:, None], direction / length(*direction)
 
 
 def _shows_all(
@@ -222,8 +222,8 @@ def _shows_all(
     u, v = (m.ravel() for m in np.meshgrid(step, step))
     origin, direction = rays(eye, axes, lens, u, v)
     local = direction / stretch[:, None]
-    local /= np.sqrt(local[0] ** 2 + local[1] ** 2 + local[2] ** 2)
-    hits = cast(sketch.parts, origin / stretch[:, None], local, normals=False)
+    sight = Rays(origin=origin / stretch[:, None], direction=local / length(*local), near=0.006)
+    hits = cast(sketch.parts, sight, normals=False)
     seen = hits.part[hits.part >= 0]
     return bool(seen.size) and all(
         (seen == i).sum() >= VISIBLE * seen.size

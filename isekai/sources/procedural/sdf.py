@@ -252,34 +252,33 @@ _SHAPES: dict[str, Callable[..., Array]] = {
 def _path(points: NDArray[np.float64]) -> Field:
     """A rope through `[k, 4]` points (x, y, z, radius), curved by a Catmull-Rom spline."""
     fine = _spline(points).astype(np.float32)
-    a, b = fine[:-1], fine[1:]
-    edge = b[:, :3] - a[:, :3]
-    inverse = _F(1) / np.maximum((edge * edge).sum(axis=1), _F(1e-12))
+    a, edge = fine[:-1].T[:, :, None], np.diff(fine, axis=0).T[:, :, None]
+    inverse = _F(1) / np.maximum((edge[:3] * edge[:3]).sum(axis=0), _F(1e-12))
+
+    def piece(p: Array) -> Array:
+        x, y, z = (p[j][None, :] - a[j] for j in range(3))
+        share = np.clip((x * edge[0] + y * edge[1] + z * edge[2]) * inverse, _F(0), _F(1))
+        away = length(x - share * edge[0], y - share * edge[1], z - share * edge[2])
+        return np.asarray((away - (a[3] + edge[3] * share)).min(axis=0))
 
     def distance(p: Array) -> Array:
-        nearest = np.full(p.shape[1], np.inf, dtype=np.float32)
-        for (ax, ay, az, ar), br, (ex, ey, ez), inv in zip(
-            a, b[:, 3], edge, inverse, strict=True
-        ):
-            x, y, z = p[0] - ax, p[1] - ay, p[2] - az
-            share = np.clip((x * ex + y * ey + z * ez) * inv, _F(0), _F(1))
-            x -= share * ex
-            y -= share * ey
-            z -= share * ez
-            np.minimum(nearest, length(x, y, z) - (ar + (br - ar) * share), out=nearest)
-        return nearest
+        # Pieces small enough that a segment-by-point table stays in the cache.
+        n = p.shape[1]
+        return np.concatenate([piece(p[:, i : i + 2048]) for i in range(0, max(n, 1), 2048)])
 
     return distance
 
 
-def _spline(points: NDArray[np.float64], pieces: int = 4) -> NDArray[np.float64]:
+def _spline(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The curve through the points as a polyline, finer where it bends more."""
     if len(points) == 2:
         return points
-    ends = np.concatenate(
-        [2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]]
-    )
+    ends = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
     fine = []
     for p0, p1, p2, p3 in zip(ends, ends[1:], ends[2:], ends[3:], strict=False):
+        a, b = (p2 - p0)[:3], (p3 - p1)[:3]
+        cosine = a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
+        pieces = 1 + min(4, math.ceil(math.degrees(math.acos(np.clip(cosine, -1, 1))) / 22))
         for t in np.arange(pieces) / pieces:
             fine.append(
                 0.5
@@ -368,6 +367,10 @@ class Form:
     """[copies, 3, 3], from the part's frame to the sketch's."""
     places: NDArray[np.float32]
     """[copies, 3]."""
+
+    def centres(self) -> Array:
+        """[copies, 3] centres of the balls around the copies."""
+        return self.places + np.einsum("kij,j->ki", self.turns, self.centre.astype(np.float32))
 
 
 @lru_cache(maxsize=512)

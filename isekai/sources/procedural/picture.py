@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isekai.sources.procedural import surface
-from isekai.sources.procedural.march import Hits, cast
+from isekai.sources.procedural.march import Hits, Rays, cast
 from isekai.sources.procedural.scene import Scene, rays
-from isekai.sources.procedural.sdf import Array
+from isekai.sources.procedural.sdf import Array, form, length
 from isekai.types import Part
 
 _F = np.float32
-_SHADOW = 144
+_SHADOW = 128
 """Side of the shadow map, texels."""
 _REACH = 1.9
 """Half the shadow map's side, in radii of the concept."""
@@ -49,7 +49,8 @@ def render(scene: Scene, size: int) -> NDArray[np.uint8]:
         pixel = _F(2 / size)
         du = np.array([x for x, _ in _QUAD], dtype=np.float32)[:, None] * pixel
         dv = np.array([y for _, y in _QUAD], dtype=np.float32)[:, None] * pixel
-        fine = _look(scene, (u[edge] + du).ravel(), (v[edge] + dv).ravel())
+        start = np.tile(_before(view.thing.t, size)[edge], len(_QUAD))
+        fine = _look(scene, (u[edge] + du).ravel(), (v[edge] + dv).ravel(), start)
         tones = _tone(_shade(scene, fine, shadow)).reshape(3, len(_QUAD), edge.size)
         picture = _tone(colour)
         picture[:, edge] = tones.mean(axis=1, dtype=np.float32)
@@ -62,12 +63,13 @@ def render(scene: Scene, size: int) -> NDArray[np.uint8]:
 # ---------------------------------------------------------------- seeing
 
 
-def _look(scene: Scene, u: Array, v: Array) -> _View:
+def _look(scene: Scene, u: Array, v: Array, start: Array | None = None) -> _View:
     origin, direction = rays(
         scene.eye, scene.axes, scene.lens, u - _F(scene.shift[0]), v - _F(scene.shift[1])
     )
-    thing = _cast_thing(scene, origin, direction)
-    clutter = cast(scene.clutter, origin, direction)
+    sight = Rays(origin=origin, direction=direction, start=start)
+    thing = _cast_thing(scene, sight)
+    clutter = cast(scene.clutter, Rays(origin=origin, direction=direction))
     t = np.full(direction.shape[1], 60.0, dtype=np.float32)
     kind = np.full(direction.shape[1], _NOTHING, dtype=np.uint8)
     heading = scene.axes[2] * np.array([1, 0, 1], dtype=np.float32)
@@ -88,19 +90,31 @@ def _look(scene: Scene, u: Array, v: Array) -> _View:
     return _View(origin, direction, t, kind, thing, clutter)
 
 
-def _cast_thing(scene: Scene, origin: Array, direction: Array, normals: bool = True) -> Hits:
+def _cast_thing(scene: Scene, sight: Rays, normals: bool = True) -> Hits:
     """The concept is stretched: cast in its own space, then carry distances and normals back."""
     stretch = scene.stretch[:, None]
-    local = direction / stretch
-    longer = np.sqrt(local[0] ** 2 + local[1] ** 2 + local[2] ** 2)
-    hits = cast(scene.parts, origin / stretch, local / longer, normals=normals)
+    local = sight.direction / stretch
+    longer = length(*local)
+    own = Rays(
+        origin=sight.origin / stretch,
+        direction=local / longer,
+        start=None if sight.start is None else sight.start * longer,
+        near=sight.near,
+    )
+    hits = cast(scene.parts, own, normals=normals)
     hits.t = hits.t / longer
     if normals:
         normal = hits.normal / stretch
-        hits.normal = normal / np.maximum(
-            np.sqrt(normal[0] ** 2 + normal[1] ** 2 + normal[2] ** 2), _F(1e-9)
-        )
+        hits.normal = normal / np.maximum(length(*normal), _F(1e-9))
     return hits
+
+
+def _before(t: Array, size: int) -> Array:
+    """[n] a little less than the nearest of each pixel and its eight neighbours; inf for none."""
+    padded = np.pad(t.reshape(size, size), 1, constant_values=np.inf)
+    rows = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
+    least = np.minimum(np.minimum(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:])
+    return (least * _F(0.98) - _F(0.06)).ravel()
 
 
 def _edges(view: _View, size: int) -> NDArray[np.bool_]:
@@ -152,8 +166,9 @@ class _ShadowMap:
             + self.up[:, None] * b
         )
         direction = np.broadcast_to(-self.light[:, None], origin.shape).astype(np.float32)
-        things = _cast_thing(scene, origin, direction, normals=False)
-        clutter = cast(scene.clutter, origin, direction, normals=False)
+        beams = Rays(origin=origin, direction=direction, near=0.006)
+        things = _cast_thing(scene, beams, normals=False)
+        clutter = cast(scene.clutter, beams, normals=False)
         # Height towards the light; -inf where nothing stands in its way.
         nearest = np.minimum(things.t, clutter.t)
         self.map = (far - nearest).reshape(_SHADOW, _SHADOW)
@@ -205,7 +220,9 @@ def _shade(scene: Scene, view: _View, shadow: _ShadowMap) -> Array:
     """[3, n] linear light that reaches the eye."""
     colour = np.empty((3, view.t.size), dtype=np.float32)
     p = view.origin + view.direction * view.t
-    lit = shadow.lit(p)
+    # Looked up a little off the surface, or its own facets in the map would shade it.
+    off = np.where(view.kind == _THING, view.thing.normal, view.clutter.normal)
+    lit = shadow.lit(p + off * _F(0.03))
     haze = scene.horizon[0][:, None]
     colour[:] = haze * _F(scene.ambient + 0.9)
     for kind, ground in ((_FLOOR, scene.floor), (_WALL, scene.wall)):
@@ -294,8 +311,6 @@ def _shade_part(
 
 
 def _tilted(part: Part, local: Array, normal: Array, hits: Hits, at: NDArray[np.intp]) -> Array:
-    from isekai.sources.procedural.sdf import form
-
     turns = form(part).turns[hits.copy[at]]
     own = np.einsum("nji,jn->in", turns, normal)
     own = surface.relief(part.pattern, local, part.scale, part.relief, own)
