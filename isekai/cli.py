@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,6 +16,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+INTERRUPTED = 130
 
 
 def _version(wanted: bool) -> None:
@@ -61,6 +64,96 @@ def groups(
     Console().print(table)
 
 
+@app.command()
+def generate(
+    groups: Annotated[str, typer.Option(help="'all', or group ids with commas.")] = "all",
+    spec: Annotated[
+        Path | None, typer.Option(help="A folder of group files; the built-in set without it.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option(help="auto, procedural, folder:PATH, or another installed source.")
+    ] = "auto",
+    per_concept: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images a concept; 32, or all of a folder.", show_default=False),
+    ] = None,
+    size: Annotated[int, typer.Option(help="Pixels of the longer side.")] = 512,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes; one a usable core.", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("images"),
+    option: Annotated[
+        list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the source.")
+    ] = None,
+    format: Annotated[Literal["png", "webp"], typer.Option(help="Both lossless.")] = "png",
+    dry_run: Annotated[bool, typer.Option(help="Tell what would be drawn.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Redraw what was drawn otherwise, remove what is not asked for.")
+    ] = False,
+) -> None:
+    """Draw the images of a spec; run again, it goes on where it stopped."""
+    from isekai import generate as step
+    from isekai import plugins
+
+    options = plugins.options(option or [])
+    if dry_run:
+        work = step.plan(
+            groups=groups,
+            spec=spec,
+            source=source,
+            options=options,
+            per_concept=per_concept,
+            size=size,
+            seed=seed,
+            format=format,
+        )
+        typer.echo(step.preview(work))
+        return
+    made = step.run(
+        groups=groups,
+        spec=spec,
+        source=source,
+        options=options,
+        per_concept=per_concept,
+        size=size,
+        workers=workers,
+        seed=seed,
+        out=out,
+        format=format,
+        force=force,
+    )
+    typer.echo(made)
+
+
+@app.command()
+def invent(
+    count: Annotated[int, typer.Argument(help="How many groups.", min=1)],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same groups.")] = 0,
+    distance: Annotated[
+        int, typer.Option(help="Attributes (of five) in which twin and foil differ.")
+    ] = 2,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder for the group files [default: invented-SEED].")
+    ] = None,
+) -> None:
+    """Invent brand-new groups: names, sketches and definitions that no model can have seen."""
+    from isekai import invent as inventing
+    from isekai import spec as specs
+
+    known = [concept.name for group in specs.load() for concept in group.concepts]
+    folder = inventing.run(
+        count=count,
+        seed=seed,
+        distance=distance,
+        out=out or Path(f"invented-{seed}"),
+        avoid=known,
+    )
+    typer.echo(folder)
+    typer.echo(f"draw them with: isekai generate --spec {folder}", err=True)
+
+
 def main() -> None:
     """Run a command; a problem the user can mend is one line and exit status 1."""
     from isekai.errors import IsekaiError
@@ -70,9 +163,10 @@ def main() -> None:
     except IsekaiError as error:
         typer.echo(f"isekai: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("isekai: interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer's answer to Ctrl-C
+            typer.echo("isekai: interrupted; run the same command again to go on", err=True)
+        raise
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -140,7 +141,10 @@ def parse_group(id: str, raw: Mapping[str, Any], where: str) -> Group:
 
 
 def slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.casefold()).strip("-")
+    """The name in lower-case ASCII letters, digits and hyphens; accents are dropped."""
+    letters = unicodedata.normalize("NFKD", name.casefold())
+    bare = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return re.sub(r"[^a-z0-9]+", "-", bare).strip("-")
 
 
 def expand(concept: Concept, index: int) -> str:
@@ -320,7 +324,7 @@ def _wording(concept: str, name: str, axis: Mapping[str, int], index: int) -> st
     block = [wording for wording, quota in axis.items() for _ in range(quota)]
     number, offset = divmod(index, len(block))
     rng = np.random.default_rng(seed(f"{concept}#{name}", number, 0))
-    return block[rng.permutation(len(block))[offset]]
+    return block[int(rng.permutation(len(block))[offset])]
 
 
 def _collisions(groups: Sequence[Group]) -> list[str]:
