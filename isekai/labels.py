@@ -1,0 +1,66 @@
+"""Fantasy words: labels that no model has met, so that only the context can give them meaning."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+ONSETS = "bdfgklmnprstvz"
+VOWELS = "aeiou"
+CODAS = "lmnrs"
+INNER = "bdfgkpvz"
+FINALS = "bgkpvzfx"
+"""A word is onset, vowel, coda | inner onset, vowel, final: 112,000 of them, six letters each.
+
+One form for all words: neither length nor shape tells two labels of an episode apart, and six
+letters in two syllables cost most tokenizers the same two or three tokens.
+"""
+
+LETTERS = (ONSETS, VOWELS, CODAS, INNER, VOWELS, FINALS)
+
+APART = 4
+"""Two labels of an episode differ by at least this many edits, of six letters."""
+
+DICTIONARY = frozenset(
+    """
+    bandog bembex bombax danzig disdub disgig fondak fonduk forfex gasbag kuldip linkup marfik
+    markab markeb markup menkib mirfak muskeg perdix perfix pondok sambuk sandak sandip sandix
+    serdab sundek sundik sundog tanzeb tanzib terfez tumbak vindex volvox zendik
+    """.split()  # noqa: SIM905
+)
+"""The words of this form in Webster's Second and the GNU Collaborative International Dictionary."""
+
+_RUDE = ("dik", "fag", "fuk", "kok")
+
+
+def fantasy(count: int, avoid: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]:
+    """`count` words that are like neither each other nor any word in `avoid`, nor in a dictionary.
+
+    `avoid` holds the names of all concepts around, so that no label hints at one of them.
+    """
+    taken = [word.casefold() for word in avoid if word]
+    words: list[str] = []
+    for _ in range(10_000):
+        if len(words) == count:
+            return tuple(words)
+        word = "".join(letters[rng.integers(len(letters))] for letters in LETTERS)
+        if word in DICTIONARY or any(part in word for part in _RUDE):
+            continue
+        if not any(alike(word, other) for other in (*words, *taken)):
+            words.append(word)
+    raise ValueError(f"no {count} fantasy words are this far apart; a smaller way is needed")
+
+
+def alike(a: str, b: str) -> bool:
+    """True for words that could be taken for each other: few edits apart, or one in the other."""
+    near = abs(len(a) - len(b)) < APART and _edits(a, b) < APART
+    return near or a in b or b in a
+
+
+def _edits(a: str, b: str) -> int:
+    """Levenshtein distance: letters to insert, drop or change."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, start=1):
+        diagonal, row[0] = row[0], i
+        for j, y in enumerate(b, start=1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (x != y))
+    return row[-1]

@@ -1,0 +1,1 @@
+"""How episodes are made: one file a task family, one plain function each."""
