@@ -83,9 +83,7 @@ def _cast_part(i: int, shape: Form, rays: Rays, hits: Hits, normals: bool) -> No
         hits.normal[:, ray] = _rotate(shape.turns[copy], gradient)
 
 
-def _cast_melted(
-    parts: Sequence[tuple[int, Part]], rays: Rays, hits: Hits, normals: bool
-) -> None:
+def _cast_melted(parts: Sequence[tuple[int, Part]], rays: Rays, hits: Hits, normals: bool) -> None:
     """All melting parts as one solid: their distances joined by a smooth minimum."""
     solids = [(i, part.melt, form(part)) for i, part in parts]
     n = rays.direction.shape[1]

@@ -20,7 +20,10 @@ _NOTHING, _FLOOR, _WALL, _THING, _CLUTTER = 0, 1, 2, 3, 4
 _QUAD = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
 """Places of the four rays of an edge pixel, a rotated grid, in pixels."""
 _DISK = tuple(
-    (float(np.sqrt((i + 0.5) / 12) * np.cos(2.4 * i)), float(np.sqrt((i + 0.5) / 12) * np.sin(2.4 * i)))
+    (
+        float(np.sqrt((i + 0.5) / 12) * np.cos(2.4 * i)),
+        float(np.sqrt((i + 0.5) / 12) * np.sin(2.4 * i)),
+    )
     for i in range(12)
 )
 
@@ -78,8 +81,15 @@ def _look(scene: Scene, u: Array, v: Array, start: Array | None = None) -> _View
     # The wall stands behind the concept, whose centre is near the origin in x and z.
     to_wall = _F(scene.wall_at) - (scene.eye * heading).sum()
     for which, distance in (
-        (_FLOOR, np.divide(_F(scene.ground) - scene.eye[1], direction[1], where=direction[1] < -1e-4,
-                           out=np.full_like(t, np.inf))),
+        (
+            _FLOOR,
+            np.divide(
+                _F(scene.ground) - scene.eye[1],
+                direction[1],
+                where=direction[1] < -1e-4,
+                out=np.full_like(t, np.inf),
+            ),
+        ),
         (_WALL, np.divide(to_wall, toward, where=toward > 1e-4, out=np.full_like(t, np.inf))),
         (_THING, thing.t),
         (_CLUTTER, clutter.t),
@@ -105,7 +115,7 @@ def _cast_thing(scene: Scene, sight: Rays, normals: bool = True) -> Hits:
     hits.t = hits.t / longer
     if normals:
         normal = hits.normal / stretch
-        hits.normal = normal / np.maximum(length(*normal), _F(1e-9))
+        hits.normal = normal / np.maximum(length(*normal), _F(1e-9))  # type: ignore[assignment]
     return hits
 
 
@@ -283,7 +293,9 @@ def _shade_part(
     light = scene.light[:, None]
     facing = n[0] * light[0] + n[1] * light[1] + n[2] * light[2]
     wrap = _F(material.wrap)
-    diffuse = np.clip((facing + wrap) / (1 + wrap), 0, 1) * (lit * (1 - wrap * 0.4) + wrap * _F(0.4))
+    diffuse = np.clip((facing + wrap) / (1 + wrap), 0, 1) * (
+        lit * (1 - wrap * 0.4) + wrap * _F(0.4)
+    )
     glance = np.clip((n * toward).sum(axis=0), 0, 1)
     half = light + toward
     half = half / np.maximum(np.sqrt((half * half).sum(axis=0)), _F(1e-6))

@@ -207,9 +207,7 @@ def _direction(azimuth: float, elevation: float) -> Array:
 def rays(eye: Array, axes: Array, lens: float, u: Array, v: Array) -> tuple[Array, Array]:
     """Origin [3, 1] and unit directions [3, n] of picture places u, v (-1..1, v upwards)."""
     right, up, forward = axes
-    direction = (
-        forward[:, None] + right[:, None] * (u * _F(lens)) + up[:, None] * (v * _F(lens))
-    )
+    direction = forward[:, None] + right[:, None] * (u * _F(lens)) + up[:, None] * (v * _F(lens))
     return eye[:, None], direction / length(*direction)
 
 
@@ -249,18 +247,16 @@ def _surface(patterns: tuple[str, ...], hue: float, rng: np.random.Generator) ->
 
 
 _CLUTTER = {
-    "ball": lambda s: (s,),
-    "box": lambda s: (s, s, s, s * 0.2),
-    "cylinder": lambda s: (s * 0.8, s, s * 0.15),
-    "cone": lambda s: (s, 0.02, s, 0.01),
-    "torus": lambda s: (s, s * 0.35),
-    "prism": lambda s: (6, s, s * 0.8, s * 0.1),
-    "dome": lambda s: (s, 0.0),
-    "diamond": lambda s: (s, s * 1.2),
-    "egg": lambda s: (s, s * 0.6, s * 0.8),
+    "ball": ((1.0,), 1.0),
+    "box": ((1.0, 1.0, 1.0, 0.2), 1.0),
+    "cylinder": ((0.8, 1.0, 0.15), 1.0),
+    "cone": ((1.0, 0.1, 1.0, 0.05), 1.0),
+    "torus": ((1.0, 0.35), 0.35),
+    "dome": ((1.0, 0.0), 0.0),
+    "diamond": ((1.0, 1.2), 1.2),
+    "egg": ((1.0, 0.6, 0.8), 1.4),
 }
-_RISE = {"torus": 0.35, "prism": 0.8, "dome": 0.0, "diamond": 1.2, "egg": 1.4}
-"""Height of the centre over the ground, in sizes, where it is not 1."""
+"""Shape -> its size and the height of its centre over the ground, both for a thing of size 1."""
 
 
 def _clutter(
@@ -270,6 +266,7 @@ def _clutter(
     placed = []
     for number in range(int(rng.integers(2, 7))):
         shape = str(rng.choice(list(_CLUTTER)))
+        proportions, rise = _CLUTTER[shape]
         size = float(rng.uniform(0.07, 0.24)) * max(box.radius, 0.5)
         away = box.radius * float(rng.uniform(1.15, 2.3))
         angle = heading + math.radians(float(rng.uniform(-105, 105)))
@@ -277,10 +274,10 @@ def _clutter(
             Part(
                 name=f"clutter {number}",
                 shape=shape,
-                size=tuple(_CLUTTER[shape](size)),
+                size=tuple(size * share for share in proportions),
                 at=(
                     math.sin(angle) * away,
-                    ground + size * _RISE.get(shape, 1.0),
+                    ground + size * rise,
                     math.cos(angle) * away,
                 ),
                 turn=(0.0, float(rng.uniform(0, 360)), 0.0),

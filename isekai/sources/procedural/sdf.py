@@ -76,9 +76,11 @@ def _extrude(flat: Array, y: Array, half: float, r: float) -> Array:
     a = flat + _F(r)
     b = np.abs(y) - _F(half - r)
     zero = _F(0)
-    return length(np.maximum(a, zero), np.maximum(b, zero)) + np.minimum(
-        np.maximum(a, b), zero
-    ) - _F(r)
+    return (
+        length(np.maximum(a, zero), np.maximum(b, zero))
+        + np.minimum(np.maximum(a, b), zero)
+        - _F(r)
+    )
 
 
 def _cylinder(p: Array, radius: float, half: float, r: float) -> Array:

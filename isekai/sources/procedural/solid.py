@@ -34,9 +34,9 @@ def loose(sketch: Sketch) -> tuple[str, ...]:
 def _shell(field: Field, centre: NDArray[np.float64], radius: float) -> Array:
     """[3, n] places on the surface, carried there along the gradient from all over the ball."""
     rng = np.random.default_rng(0)
-    p = rng.normal(size=(3, 600))
-    p *= radius * rng.uniform(0.1, 1.0, 600) ** (1 / 3) / np.linalg.norm(p, axis=0)
-    p = (p + centre[:, None]).astype(np.float32)
+    cloud = rng.normal(size=(3, 600))
+    cloud *= radius * rng.uniform(0.1, 1.0, 600) ** (1 / 3) / np.linalg.norm(cloud, axis=0)
+    p: Array = (cloud + centre[:, None]).astype(np.float32)
     reach = np.float32(0.002)
     for _ in range(12):
         here = field(p)
@@ -45,7 +45,7 @@ def _shell(field: Field, centre: NDArray[np.float64], radius: float) -> Array:
         )
         size = np.maximum(np.sqrt((slope * slope).sum(axis=0)), np.float32(1e-9))
         p = p - slope / size * here
-    return np.asarray(p[:, np.abs(field(p)) < 0.01])
+    return p[:, np.abs(field(p)) < 0.01]
 
 
 def _touching(sketch: Sketch, shells: list[Array]) -> NDArray[np.bool_]:
