@@ -1,4 +1,4 @@
-"""Files at the border: atomic writes, journals, locks, and strict reading with every problem named."""
+"""Files at the border: atomic writes, journals, locks, and reading with every problem named."""
 
 import dataclasses
 import errno
@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import sys
-import tempfile
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ from isekai.errors import BusyError, DataError, IsekaiError, did_you_mean
 
 T = TypeVar("T")
 
-_TEMPORARY = ".part-"
+_TEMPORARY = ".isekai-part-"
 
 
 def sha256(data: bytes) -> str:
@@ -36,16 +36,15 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Put `data` at `path` whole or not at all: temporary name, fsync, rename."""
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=_TEMPORARY)
+        part = path.with_name(f"{_TEMPORARY}{secrets.token_hex(6)}")
         try:
-            with os.fdopen(handle, "wb") as file:
+            with part.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
+            part.replace(path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise
 
 
@@ -59,6 +58,11 @@ def write_json(path: Path, value: object) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[object]) -> None:
     write_text(path, "".join(_line(row) for row in rows))
+
+
+def cache_folder() -> Path:
+    """Where things are kept that can be made again: $ISEKAI_CACHE, or ~/.cache/isekai."""
+    return Path(os.environ.get("ISEKAI_CACHE") or "~/.cache/isekai").expanduser()
 
 
 def sweep_temporaries(folder: Path) -> None:
@@ -91,20 +95,18 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         with explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("ab")
-            if path.stat().st_size:
-                data = path.read_bytes()
-                whole = data.rfind(b"\n") + 1
-                if whole < len(data):
-                    self._file.truncate(whole)
-        self._path = path
+            self._file = path.open("ab", buffering=0)  # nothing is left to write when it closes
+            data = path.read_bytes()
+            self._file.truncate(data.rfind(b"\n") + 1)
 
     def append(self, rows: Sequence[object]) -> None:
+        data = "".join(_line(row) for row in rows).encode()
         with explained(self._path):
-            self._file.write("".join(_line(row) for row in rows).encode())
-            self._file.flush()
+            while data:
+                data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
 
     def __enter__(self) -> "Journal":
@@ -142,6 +144,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 _MENDABLE = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again to go on",
+    errno.EFBIG: "the file grew past the limit of the file system or of `ulimit -f`",
     errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
     errno.EACCES: "permission denied; choose a folder you may write to",
     errno.EPERM: "permission denied; choose a folder you may write to",
@@ -162,7 +165,9 @@ def explained(path: Path) -> Iterator[None]:
         reason = _MENDABLE.get(error.errno or 0)
         if reason is None:
             raise
-        raise DataError(f"{error.filename or path}: {reason}") from error
+        named = Path(os.fsdecode(error.filename)) if error.filename else path
+        told = path if named.name.startswith(_TEMPORARY) else named
+        raise DataError(f"{told}: {reason}") from error
 
 
 # ---------------------------------------------------------------- reading
@@ -171,7 +176,7 @@ def explained(path: Path) -> Iterator[None]:
 def read_json(path: Path, kind: type[T]) -> T:
     """The JSON file as `kind`; DataError with every problem."""
     try:
-        value = json.loads(_read_text(path))
+        value = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: not JSON (line {error.lineno}: {error.msg})") from None
     return parse(kind, value, str(path))
@@ -181,9 +186,8 @@ def read_jsonl(path: Path, kind: type[T]) -> list[T]:
     """All whole rows; a torn last line, left by a kill, is dropped; a missing file has no rows."""
     if not path.exists():
         return []
-    text = _read_text(path)
+    lines = read_text(path, whole_lines=True).split("\n")
     rows = []
-    lines = text.split("\n")
     for number, line in enumerate(lines[:-1], start=1):
         try:
             value = json.loads(line)
@@ -193,10 +197,12 @@ def read_jsonl(path: Path, kind: type[T]) -> list[T]:
     return rows
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path, *, whole_lines: bool = False) -> str:
+    """The file as UTF-8 text, if asked without a last line that has no end yet."""
     try:
         with explained(path):
-            return path.read_text(encoding="utf-8")
+            data = path.read_bytes()
+        return (data[: data.rfind(b"\n") + 1] if whole_lines else data).decode()
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -208,21 +214,21 @@ def parse(kind: type[T], value: object, where: str, *, problem: type[IsekaiError
     from pydantic import ValidationError
 
     try:
-        return _adapter(kind).validate_python(value)  # type: ignore[no-any-return]
+        return _adapter(kind).validate_python(value)  # type: ignore[no-any-return, arg-type]
     except ValidationError as error:
         lines = [f"{where}: {_problem(kind, e)}" for e in error.errors(include_url=False)]
     raise problem(lines if problem is not DataError else "\n".join(lines))
 
 
 @cache
-def _adapter(kind: type[T]) -> Any:
+def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)
 
 
-def _problem(kind: type, error: Any) -> str:
-    loc = [key for key in error["loc"]]
+def _problem(kind: Any, error: Any) -> str:
+    loc = error["loc"]
     where = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in loc).lstrip(".")
     if error["type"] == "unexpected_keyword_argument":
         return f"{where} is not a field{did_you_mean(str(loc[-1]), _fields_at(kind, loc[:-1]))}"
@@ -230,7 +236,7 @@ def _problem(kind: type, error: Any) -> str:
         return f"{where} is missing"
     given = repr(error["input"])
     given = given if len(given) <= 60 else given[:57] + "..."
-    message = error["msg"].removeprefix("Value error, ")
+    message = error["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
     return f"{where or 'this'} is {given}: {message[0].lower()}{message[1:]}"
 
 

@@ -47,7 +47,10 @@ def build(seam: Seam, spec: str, options: Mapping[str, object] | None = None) ->
     if argument:
         if not parameters:
             raise PluginError(f"{what} takes nothing after the colon, given '{argument}'")
-        options.setdefault(next(iter(parameters)), argument)
+        first = next(iter(parameters))
+        if first in options:
+            raise PluginError(f"{what}: '{first}' is given twice, after the colon and with -o")
+        options[first] = argument
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in options:
             if key not in parameters:
@@ -74,16 +77,21 @@ def missing(error: ModuleNotFoundError, what: str) -> IsekaiError:
 
 
 def options(pairs: Sequence[str]) -> dict[str, object]:
-    """`key=value` words of a command line; a value is read as TOML where it is TOML, else text."""
+    """`key=value` words of a command line: a value is read as TOML where it is TOML, else as text.
+
+    A number stays text if reading it would lose how it is written: `-o revision=1e10`.
+    """
     read: dict[str, object] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
             raise IsekaiError(f"option '{pair}' is not of the form key=value")
         try:
-            read[key] = tomllib.loads(f"value = {text}")["value"]
+            value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
-            read[key] = text
+            value = text
+        exact = isinstance(value, int | float) and str(value) == text
+        read[key] = value if exact or isinstance(value, bool | str | list | dict) else text
     return read
 
 

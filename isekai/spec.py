@@ -3,6 +3,7 @@
 import re
 import tomllib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -12,15 +13,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from isekai import sketch
-from isekai.errors import IsekaiError, SpecError, did_you_mean
-from isekai.files import explained, parse
+from isekai.errors import DataError, IsekaiError, SpecError, did_you_mean
+from isekai.files import explained, parse, read_text
 from isekai.types import Concept, Group, Novelty, Part, Prompts, Role, Sketch
 
-Axis = dict[str, int] | list[str]
+Axes = dict[str, dict[str, int]]
 
 TEMPLATE = "{style} of {subject}, {attribute}, {setting}"
 
-_STRICT: dict[str, object] = {"extra": "forbid"}
+_STRICT: dict[str, object] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +37,7 @@ class _ConceptTable:
     novelty: Novelty | None = None
     parents: tuple[str, ...] = ()
     negative_prompt: str = ""
-    prompts: dict[str, str | Axis] = field(default_factory=dict)
+    prompts: dict[str, object] = field(default_factory=dict)
     sketch: tuple[str, ...] = ()
     diagnostic: tuple[str, ...] = ()
     lift: float = 0.0
@@ -51,7 +52,7 @@ class _GroupFile:
     title: str
     parent: str
     concepts: tuple[_ConceptTable, ...]
-    prompts: dict[str, str | Axis] = field(default_factory=dict)
+    prompts: dict[str, object] = field(default_factory=dict)
     parts: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
@@ -69,7 +70,7 @@ def load(where: Path | None = None, only: str = "all") -> tuple[Group, ...]:
     """
     where = where or folder() / "isekai-20"
     with explained(where):
-        files = sorted(where.glob("*.toml")) if where.is_dir() else []
+        files = sorted(where.glob("[!.]*.toml")) if where.is_dir() else []
     if not files:
         raise SpecError([f"{where}: no group files (*.toml) here"])
     problems: list[str] = []
@@ -103,15 +104,13 @@ def select(groups: Sequence[Group], only: str) -> tuple[Group, ...]:
 
 def read(path: Path) -> Group:
     """One group file; SpecError with all of its problems."""
-    where = f"{path.parent.name}/{path.name}"
+    where = f"{path.absolute().parent.name}/{path.name}"
     try:
-        with explained(path):
-            text = path.read_text(encoding="utf-8")
-        return parse_group(path.stem, tomllib.loads(text), where)
+        return parse_group(path.stem, tomllib.loads(read_text(path)), where)
     except tomllib.TOMLDecodeError as error:
         raise SpecError([f"{where}: not TOML: {error}"]) from None
-    except UnicodeDecodeError as error:
-        raise SpecError([f"{where}: not UTF-8 text (byte {error.start})"]) from None
+    except DataError as error:
+        raise SpecError([str(error)]) from None
 
 
 def parse_group(id: str, raw: Mapping[str, Any], where: str) -> Group:
@@ -120,21 +119,22 @@ def parse_group(id: str, raw: Mapping[str, Any], where: str) -> Group:
         raise SpecError([f"{where}: a group file's name is lower-case letters, digits, - and _"])
     problems: list[str] = []
     parts = _parts(raw.get("parts"), where, problems)
+    shared = _axes(raw.get("prompts"), f"{where}: prompts", problems)
     try:
         table: _GroupFile = parse(_GroupFile, raw, where, problem=SpecError)
     except SpecError as error:
         raise SpecError([*error.problems, *problems]) from None
+    if not table.concepts:
+        problems.append(f"{where}: concepts is empty; a group shows at least one")
     concepts = [
-        _concept(id, table, position, parts, f"{where}: concepts[{position}]", problems)
+        _concept(id, table, position, parts, shared, f"{where}: concepts[{position}]", problems)
         for position in range(len(table.concepts))
     ]
-    for kind, key in (("name", "name"), ("id", "id")):
-        seen: set[str] = set()
-        for concept in concepts:
-            value = getattr(concept, key).casefold()
-            if value in seen:
-                problems.append(f"{where}: two concepts have the {kind} '{getattr(concept, key)}'")
-            seen.add(value)
+    for key in ("name", "id"):
+        values = Counter(getattr(concept, key).casefold() for concept in concepts)
+        problems += [
+            f"{where}: {n} concepts have the {key} '{v}'" for v, n in values.items() if n > 1
+        ]
     if problems:
         raise SpecError(problems)
     return Group(id=id, title=table.title, parent=table.parent, concepts=tuple(concepts))
@@ -246,6 +246,7 @@ def _concept(
     file: _GroupFile,
     position: int,
     parts: Mapping[str, Part],
+    shared: Axes,
     here: str,
     problems: list[str],
 ) -> Concept:
@@ -282,39 +283,58 @@ def _concept(
         parents=table.parents,
         definition=table.definition,
         negative_prompt=table.negative_prompt,
-        prompts=_prompts({**file.prompts, **table.prompts}, here, problems),
+        prompts=_prompts(
+            {**shared, **_axes(table.prompts, f"{here}.prompts", problems)},
+            table.prompts.get("template", file.prompts.get("template", TEMPLATE)),
+            here,
+            problems,
+        ),
         sketch=drawing,
     )
 
 
-def _prompts(tables: Mapping[str, str | Axis], here: str, problems: list[str]) -> Prompts | None:
-    if not tables:
-        return None
-    axes: dict[str, dict[str, int]] = {}
-    for name, value in tables.items():
+def _axes(table: object, here: str, problems: list[str]) -> Axes:
+    """A `prompts` table without its template: a text, a list of texts, or texts with quotas."""
+    axes = {}
+    for name, value in table.items() if isinstance(table, dict) else ():
         if name == "template":
             continue
-        if isinstance(value, str):
-            value = [value]
-        axis = value if isinstance(value, dict) else dict.fromkeys(value, 1)
-        if not axis or any(quota < 1 for quota in axis.values()):
-            problems.append(f"{here}.prompts.{name} needs wordings with quotas of at least 1")
-        axes[name] = axis
-    template = tables.get("template", TEMPLATE)
+        axis = {value: 1} if isinstance(value, str) else value
+        if isinstance(value, list) and all(isinstance(wording, str) for wording in value):
+            axis = dict.fromkeys(value, 1)
+        if not re.fullmatch(r"[A-Za-z_]\w*", name):
+            problems.append(f"{here}: an axis is a word of letters, digits and _, given '{name}'")
+        elif (
+            not isinstance(axis, dict)
+            or not axis
+            or not all(type(quota) is int and quota > 0 for quota in axis.values())
+        ):
+            problems.append(
+                f"{here}.{name} is {value!r}: expected a text, a list of texts, or a table of "
+                "texts with whole numbers above 0"
+            )
+        else:
+            axes[name] = axis
+    return axes
+
+
+def _prompts(axes: Axes, template: object, here: str, problems: list[str]) -> Prompts | None:
+    if not axes:
+        return None
     if not isinstance(template, str):
-        problems.append(f"{here}.prompts.template is not a text")
-        template = TEMPLATE
-    named = set(re.findall(r"{(\w*)}", template))
-    if re.sub(r"{\w+}", "", template).count("{") or "}" in re.sub(r"{\w+}", "", template):
-        problems.append(f"{here}.prompts.template has a stray brace: {template!r}")
+        problems.append(f"{here}: the template is {template!r}: expected a text")
+        return None
+    named = set(re.findall(r"{(\w+)}", template))
+    if re.search(r"[{}]", re.sub(r"{\w+}", "", template)):
+        problems.append(f"{here}: the template has a stray brace: {template!r}")
     for name in sorted(named - set(axes)):
         problems.append(
-            f"{here}.prompts.template names the axis '{name}', which has no wordings"
+            f"{here}: the template names the axis '{name}', which has no wordings"
             + did_you_mean(name, axes)
         )
     for name in sorted(set(axes) - named):
         problems.append(
-            f"{here}.prompts.{name} is an axis that the template never names"
+            f"{here}: prompts.{name} is an axis that the template never names"
             + did_you_mean(name, named)
         )
     return Prompts(template=template, axes=axes)

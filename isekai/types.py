@@ -16,6 +16,7 @@ Outcome = Literal["correct", "wrong", "abstain", "failed"]
 LabelWords = Literal["true", "fantasy"]
 
 _STRICT: dict[str, object] = {"extra": "forbid"}
+_FINITE: dict[str, object] = {"extra": "forbid", "allow_inf_nan": False}
 
 
 # ---------------------------------------------------------------- what can be drawn
@@ -29,7 +30,7 @@ class Part:
     y points up, z towards the viewer. Angles are in degrees.
     """
 
-    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, object]] = _FINITE
 
     name: str
     shape: str
@@ -72,7 +73,7 @@ class Part:
 class Sketch:
     """A concept as solids, for the procedural source."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+    __pydantic_config__: ClassVar[dict[str, object]] = _FINITE
 
     parts: tuple[Part, ...]
     diagnostic: tuple[str, ...] = ()
@@ -251,6 +252,7 @@ class Prediction:
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
 
+    model: str
     episode_id: str
     shots: int
     query: int
