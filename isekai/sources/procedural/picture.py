@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from isekai.sources.procedural import surface
 from isekai.sources.procedural.march import Hits, Rays, cast
-from isekai.sources.procedural.scene import Scene, rays
+from isekai.sources.procedural.scene import Grade, Scene, rays
 from isekai.sources.procedural.sdf import Array, form, length
 from isekai.types import Part
 
@@ -59,7 +59,7 @@ def render(scene: Scene, size: int) -> NDArray[np.uint8]:
         picture[:, edge] = tones.mean(axis=1, dtype=np.float32)
     else:
         picture = _tone(colour)
-    eight = np.rint(picture * _F(255)).astype(np.uint8)
+    eight = np.rint(_graded(picture, scene.grade) * _F(255)).astype(np.uint8)
     return np.ascontiguousarray(eight.reshape(3, size, size).transpose(1, 2, 0))
 
 
@@ -341,3 +341,15 @@ def _tone(light: Array) -> Array:
     low = x * _F(12.92)
     high = _F(1.055) * np.power(np.maximum(x, _F(1e-6)), _F(1 / 2.4)) - _F(0.055)
     return np.where(x < _F(0.0031308), low, np.minimum(high, _F(1))).astype(np.float32)
+
+
+def _graded(picture: Array, grade: Grade) -> Array:
+    """[3, n] developed as another photographer would: saturation, then a curve a channel."""
+    grey = picture[0] * _F(0.3) + picture[1] * _F(0.55) + picture[2] * _F(0.15)
+    out = grey + (picture - grey) * _F(grade.saturation)
+    np.clip(out, _F(1e-4), _F(1), out=out)
+    for channel, (gamma, low, high) in zip(out, grade.curves, strict=True):
+        np.power(channel, _F(gamma), out=channel)
+        channel *= _F(high - low)
+        channel += _F(low)
+    return out

@@ -57,6 +57,15 @@ class Surface:
     """[2, 3] linear."""
 
 
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """How the picture is developed: wide enough that overall colour tells nothing."""
+
+    saturation: float
+    curves: tuple[tuple[float, float, float], ...]
+    """Gamma, black and white level of red, green and blue."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """One picture, ready to be rendered. Frame: y up, the concept around the origin."""
@@ -89,6 +98,7 @@ class Scene:
     """Distance of the wall behind the concept, along the camera's level heading."""
     horizon: Array
     """[2, 3] colours of what mirrors see: above and below."""
+    grade: Grade
 
 
 class HiddenPart(Exception):
@@ -132,16 +142,18 @@ def compose(sketch: Sketch, rng: np.random.Generator) -> Scene:
     stretch = rng.uniform(0.93, 1.07, 3).astype(np.float32)
     ground = float(box.low[1] * stretch[1]) - sketch.lift
     paints = palette(rng)
-    fill = float(rng.uniform(0.78, 1.02))
+    share = float(rng.uniform(0.13, 0.3))
     for _ in range(VIEWS):
-        eye, axes, lens = _camera(box, stretch, ground, fill, rng)
-        if _shows_all(sketch, stretch, box, eye, axes, lens):
+        eye, axes, lens = _camera(box, stretch, ground, rng)
+        zoom = _framed(sketch, stretch, eye, axes, lens, share)
+        if zoom is not None:
             break
     else:
         names = ", ".join(sketch.diagnostic)
         raise HiddenPart(f"{VIEWS} views did not show all of: {names}")
-    roam = (1.15 - fill) * 0.45
-    shift = (float(rng.uniform(-roam, roam)), float(rng.uniform(-roam, roam) * 0.6))
+    lens, centre, half = zoom
+    spare = np.maximum(0.98 - half, 0) * rng.uniform(-1, 1, 2) * 0.7
+    shift = (float(spare[0] - centre[0]), float(spare[1] - centre[1]))
     heading = math.atan2(axes[2][0], axes[2][2])
     side = float(rng.choice([-1, 1])) * float(rng.uniform(25, 80))
     light = _direction(heading + math.pi + math.radians(side), math.radians(rng.uniform(32, 62)))
@@ -169,17 +181,18 @@ def compose(sketch: Sketch, rng: np.random.Generator) -> Scene:
         wall=wall,
         wall_at=float(rng.uniform(1.9, 3.6)),
         horizon=np.stack([wall.paints.mean(axis=0), floor.paints.mean(axis=0)]),
+        grade=_grade(rng),
     )
 
 
 def _camera(
-    box: Bounds, stretch: Array, ground: float, fill: float, rng: np.random.Generator
+    box: Bounds, stretch: Array, ground: float, rng: np.random.Generator
 ) -> tuple[Array, Array, float]:
     azimuth = math.radians(float(rng.uniform(-65, 65)))
     elevation = math.radians(float(rng.uniform(6, 36)))
     lens = math.tan(math.radians(float(rng.uniform(24, 38)) / 2))
     centre = box.centre * stretch
-    distance = box.radius / (math.sin(math.atan(lens)) * fill)
+    distance = box.radius / math.sin(math.atan(lens))
     back = _direction(azimuth, elevation)
     eye = centre + back.astype(np.float64) * distance
     eye[1] = max(eye[1], ground + 0.15)
@@ -211,29 +224,47 @@ def rays(eye: Array, axes: Array, lens: float, u: Array, v: Array) -> tuple[Arra
     return eye[:, None], direction / length(*direction)
 
 
-def _shows_all(
-    sketch: Sketch, stretch: Array, box: Bounds, eye: Array, axes: Array, lens: float
-) -> bool:
-    if not sketch.diagnostic:
-        return True
+def _framed(
+    sketch: Sketch, stretch: Array, eye: Array, axes: Array, lens: float, share: float
+) -> tuple[float, NDArray[np.float64], NDArray[np.float64]] | None:
+    """The lens with which the concept covers `share` of the picture, or fills it if that is less.
+
+    Also its centre and half extent in that picture; None where a diagnostic part is hidden.
+    """
     step = (np.arange(_LOOK, dtype=np.float32) + _F(0.5)) / _F(_LOOK) * 2 - 1
     u, v = (m.ravel() for m in np.meshgrid(step, step))
     origin, direction = rays(eye, axes, lens, u, v)
     local = direction / stretch[:, None]
     sight = Rays(origin=origin / stretch[:, None], direction=local / length(*local), near=0.006)
-    hits = cast(sketch.parts, sight, normals=False)
-    seen = hits.part[hits.part >= 0]
-    return bool(seen.size) and all(
-        (seen == i).sum() >= VISIBLE * seen.size
-        for i, part in enumerate(sketch.parts)
-        if part.name in sketch.diagnostic
+    part = cast(sketch.parts, sight, normals=False).part
+    seen = np.flatnonzero(part >= 0)
+    if not seen.size or any(
+        (part == i).sum() < VISIBLE * seen.size
+        for i, one in enumerate(sketch.parts)
+        if one.name in sketch.diagnostic
+    ):
+        return None
+    low = np.array([u[seen].min(), v[seen].min()], dtype=np.float64) - 1 / _LOOK
+    high = np.array([u[seen].max(), v[seen].max()], dtype=np.float64) + 1 / _LOOK
+    zoom = max(math.sqrt(seen.size / u.size / share), float((high - low).max()) / 2 / 0.94)
+    return lens * zoom, (low + high) / 2 / zoom, (high - low) / 2 / zoom
+
+
+def _grade(rng: np.random.Generator) -> Grade:
+    gamma = math.exp(float(rng.normal(0, 0.33)))
+    black, white = float(rng.uniform(0, 0.14)), float(rng.uniform(0.84, 1.0))
+    return Grade(
+        saturation=float(rng.uniform(0.5, 1.15)),
+        curves=tuple(
+            (gamma * math.exp(float(rng.normal(0, 0.1))), black, white) for _ in range(3)
+        ),
     )
 
 
 def _surface(patterns: tuple[str, ...], hue: float, rng: np.random.Generator) -> Surface:
     lightness = float(rng.uniform(0.36, 0.86))
     chroma = float(rng.uniform(0.01, 0.085))
-    contrast = float(rng.uniform(0.04, 0.15)) * float(rng.choice([-1, 1]))
+    contrast = float(rng.uniform(0.05, 0.2)) * float(rng.choice([-1, 1]))
     return Surface(
         pattern=str(rng.choice(patterns)),
         scale=float(rng.uniform(1.4, 3.6)),
@@ -264,11 +295,11 @@ def _clutter(
 ) -> tuple[Part, ...]:
     """A few plain solids on the ground, beside and behind the concept, never before it."""
     placed = []
-    for number in range(int(rng.integers(2, 7))):
+    for number in range(int(rng.integers(2, 9))):
         shape = str(rng.choice(list(_CLUTTER)))
         proportions, rise = _CLUTTER[shape]
-        size = float(rng.uniform(0.07, 0.24)) * max(box.radius, 0.5)
-        away = box.radius * float(rng.uniform(1.15, 2.3))
+        size = float(rng.uniform(0.07, 0.3)) * max(box.radius, 0.5)
+        away = box.radius * float(rng.uniform(1.2, 2.4)) + size
         angle = heading + math.radians(float(rng.uniform(-105, 105)))
         placed.append(
             Part(

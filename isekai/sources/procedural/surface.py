@@ -287,13 +287,13 @@ def palette(rng: np.random.Generator) -> Array:
     """
     hue = float(rng.uniform(0, 360))
     spread = float(rng.choice([35.0, 60.0, 120.0, 150.0, 180.0])) * float(rng.choice([-1, 1]))
-    body, second = rng.permutation([rng.uniform(0.42, 0.58), rng.uniform(0.66, 0.84)])
-    return np.stack(
-        [
-            oklch(float(body), float(rng.uniform(0.06, 0.17)), hue),
-            oklch(float(second), float(rng.uniform(0.05, 0.16)), hue + spread),
-            oklch(float(rng.uniform(0.55, 0.8)), 0.19, hue + 180 + float(rng.uniform(-40, 40))),
-            oklch(float(rng.uniform(0.18, 0.3)), 0.03, hue + float(rng.uniform(-60, 60))),
-            oklch(float(rng.uniform(0.88, 0.96)), 0.025, hue + spread),
-        ]
-    )
+    lightness = rng.permutation([rng.uniform(0.4, 0.55), rng.uniform(0.56, 0.68), 0.8])
+    chroma = rng.uniform(0.05, 0.18, 3)
+    hues = (hue, hue + spread, hue + 180 + float(rng.uniform(-40, 40)))
+    coloured = [
+        oklch(float(level) + float(rng.uniform(-0.04, 0.04)), float(strength), angle)
+        for level, strength, angle in zip(lightness, chroma, hues, strict=True)
+    ]
+    dark = oklch(float(rng.uniform(0.18, 0.34)), 0.03, hue + float(rng.uniform(-60, 60)))
+    light = oklch(float(rng.uniform(0.86, 0.96)), 0.025, hue + spread)
+    return np.stack([*coloured, dark, light])
