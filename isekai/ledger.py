@@ -77,19 +77,17 @@ class Ledger:
         self._dropped: list[ImageRecord] = []
         before = self._concepts_before()
         differences: dict[str, None] = {}
-        extra: list[Row] = []
+        extra: list[ImageRecord] = []
         for row in self._read():
             request = self._wanted.get((row.concept, row.index))
-            if request is None:
-                extra.append(row)
-                found = ["not asked for"]
-            else:
-                found = _differences(plan, request, row, before.get(row.concept))
-                differences.update(dict.fromkeys(found))
-            if not found and (isinstance(row, Refusal) or self._is_intact(row)):
+            found = _differences(plan, request, row, before.get(row.concept)) if request else []
+            if request and not found and (isinstance(row, Refusal) or self._is_intact(row)):
                 self._rows[row.concept, row.index] = row
-            elif isinstance(row, ImageRecord):
+            elif isinstance(row, ImageRecord):  # a refusal that no longer holds is no loss
                 self._dropped.append(row)
+                differences.update(dict.fromkeys(found))
+                if request is None:
+                    extra.append(row)
         if extra and not force:
             raise DataError(
                 f"{out}: holds {len(extra)} images that this command does not ask for, such as "
@@ -104,10 +102,12 @@ class Ledger:
     def missing(self) -> list[ImageRequest]:
         return [request for key, request in self._wanted.items() if key not in self._rows]
 
-    def counts(self) -> tuple[int, int]:
-        """Images and refusals."""
-        images = sum(isinstance(row, ImageRecord) for row in self._rows.values())
-        return images, len(self._rows) - images
+    def records(self) -> list[ImageRecord]:
+        """In the order of the plan, whatever the order of drawing was; so are the refusals."""
+        return [row for row in self._ordered() if isinstance(row, ImageRecord)]
+
+    def refusals(self) -> list[Refusal]:
+        return [row for row in self._ordered() if isinstance(row, Refusal)]
 
     def is_complete(self) -> bool:
         """True if the folder is whole as it is, down to its manifest."""
@@ -122,9 +122,9 @@ class Ledger:
     def settle(self) -> None:
         """Make the folder hold the rows that stay, and nothing that says otherwise."""
         (self._out / "manifest.json").unlink(missing_ok=True)
-        wanted = {self._plan.path(request) for request in self._plan.requests}
+        kept = {row.path for row in self.records()}
         for row in self._dropped:
-            if row.path not in wanted:
+            if row.path not in kept:
                 (self._out / row.path).unlink(missing_ok=True)
         self._write_rows()
         files.write_json(self._out / "groups.json", self._plan.groups)
@@ -150,12 +150,11 @@ class Ledger:
     def finish(self) -> None:
         """Put the rows in order and write the manifest: from now on the folder is whole."""
         self._write_rows()
-        images, refused = self.counts()
         manifest = {
             "kind": "images",
             "complete": True,
-            "images": images,
-            "rejected": refused,
+            "images": len(self.records()),
+            "rejected": len(self.refusals()),
             "request": self._plan.request,
             "environment": files.environment("numpy", "pillow"),
         }
@@ -193,15 +192,15 @@ class Ledger:
             **given,
         )
 
+    def _ordered(self) -> list[Row]:
+        return [self._rows[key] for key in self._wanted if key in self._rows]
+
     def _write_rows(self) -> None:
-        """In the order of the plan, whatever the order of drawing was."""
-        rows = [self._rows[key] for key in self._wanted if key in self._rows]
-        drawn = [row for row in rows if isinstance(row, ImageRecord)]
-        refused = [row for row in rows if isinstance(row, Refusal)]
-        files.write_jsonl(self._out / "ledger.jsonl", drawn)
-        files.write_jsonl(self._out / "rejected.jsonl", refused)
-        if not refused:
-            (self._out / "rejected.jsonl").unlink()
+        files.write_jsonl(self._out / "ledger.jsonl", self.records())
+        if self.refusals():
+            files.write_jsonl(self._out / "rejected.jsonl", self.refusals())
+        else:
+            (self._out / "rejected.jsonl").unlink(missing_ok=True)
 
 
 def _differences(plan: Plan, request: ImageRequest, row: Row, before: Concept | None) -> list[str]:

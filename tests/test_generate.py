@@ -281,11 +281,38 @@ def test_refused_images_are_told_and_not_tried_again(capsys):
     assert rows[0].reason == "refused on request"
     assert rows[0].given["settings"]["size"] == 32
     assert len(ledger()) == 20
-    assert "4 refused (see images/rejected.jsonl)" in capsys.readouterr().err
+    assert "4 could not be drawn; see images/rejected.jsonl" in capsys.readouterr().err
     before = content("images")
-    draw()
+    draw(options={"refuse": 3})
     assert "complete, nothing to do" in capsys.readouterr().err
     assert content("images") == before
+
+
+def test_a_forced_redraw_leaves_no_picture_of_what_it_refuses():
+    draw()
+    without("size = [1]", "size = [2]")
+    draw(options={"refuse": 4}, force=True)
+    assert [row.index for row in ledger() if row.concept == "ab/ab-two"] == [0, 1, 2, 3, 5]
+    assert not Path("images/ab/ab-two/0004.png").exists()
+
+
+def test_a_spec_that_cannot_be_drawn_at_all_is_an_error_until_it_is_mended(capsys):
+    without('sketch = ["b"]', "sketch = []")
+    how = {"source": "procedural", "groups": "ab", "per_concept": 2}
+    for _ in range(2):
+        with pytest.raises(DataError, match="no image could be drawn; the first: ab/ab-one has"):
+            draw(**how)
+    assert len(files.read_jsonl(Path("images/rejected.jsonl"), Refusal)) == 4
+    without("sketch = []", 'sketch = ["b"]')
+    draw(**how)
+    assert [row.path for row in ledger()] == ["ab/ab-two/0000.png", "ab/ab-two/0001.png"]
+    assert content("images").keys() - {"rejected.jsonl"} == {
+        "ab/ab-two/0000.png",
+        "ab/ab-two/0001.png",
+        "groups.json",
+        "ledger.jsonl",
+        "manifest.json",
+    }
 
 
 def test_pictures_of_ones_own_are_taken_in(capsys):
