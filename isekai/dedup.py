@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from isekai.files import sha256
+from isekai.types import ImageRecord
 
 HASH_BITS = 256
 TILE = 1024
@@ -47,6 +48,18 @@ class Print:
     """SHA-256 of the decoded picture."""
     hash: NDArray[np.uint64]
     """[4]: the 256 bits of `perceptual_hash`."""
+
+    @classmethod
+    def of(cls, picture: Image.Image, record: ImageRecord) -> "Print":
+        return cls(
+            path=record.path,
+            concept=record.concept,
+            index=record.index,
+            area=picture.width * picture.height,
+            data=record.id,
+            pixels=pixels_hash(picture),
+            hash=perceptual_hash(picture),
+        )
 
     @property
     def rank(self) -> tuple[int, int, str, str]:
