@@ -40,7 +40,7 @@ class ImageSource(Protocol):
 
     @property
     def processes(self) -> bool:
-        """True if copies in several processes are faster than one: then workers each build one."""
+        """True if copies in several processes are faster than one: then it can be pickled."""
 
     def draw(self, requests: Sequence[ImageRequest]) -> "Iterator[Image | Rejected]":
         """One RGB image, or the reason why not, for each request, in order."""
