@@ -66,7 +66,7 @@ class Part:
     taper: float = 0.0
     """How much narrower the part's top is than its foot: 0 none, 1 a point."""
     bend: float = 0.0
-    """Degrees a unit by which the part's own y axis curves towards x."""
+    """Degrees a unit by which the part's own y axis curves towards x; for slender parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

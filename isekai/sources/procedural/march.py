@@ -53,22 +53,39 @@ def cast(parts: Sequence[Part], rays: Rays, *, normals: bool = True) -> Hits:
         local=np.zeros((3, n), dtype=np.float32),
         normal=np.zeros((3, n), dtype=np.float32),
     )
-    melting = [i for i, part in enumerate(parts) if part.melt > 0]
+    among = _around(parts, rays)
+    melting = [(i, part) for i, part in enumerate(parts) if part.melt > 0]
     if melting:
-        _cast_melted([(i, parts[i]) for i in melting], rays, hits, normals)
+        _cast_melted(melting, rays, among, hits, normals)
     for i, part in enumerate(parts):
         if part.melt <= 0:
-            _cast_part(i, form(part), rays, hits, normals)
+            _cast_part(i, form(part), rays, among, hits, normals)
     return hits
 
 
-def _cast_part(i: int, shape: Form, rays: Rays, hits: Hits, normals: bool) -> None:
-    found = _candidates(shape, rays, hits.t, 0.0)
+def _around(parts: Sequence[Part], rays: Rays) -> NDArray[np.intp]:
+    """The rays that come near any of the parts at all."""
+    forms = [form(part) for part in parts]
+    centres = np.concatenate([shape.centres() for shape in forms])
+    reach = np.repeat(
+        [shape.radius + part.melt for shape, part in zip(forms, parts, strict=True)],
+        [len(shape.places) for shape in forms],
+    )
+    middle = (centres.min(axis=0) + centres.max(axis=0)) / _F(2)
+    radius = float((length(*(centres - middle).T) + reach).max()) * 1.001 + 0.002
+    met = None if rays.start is None else np.flatnonzero(np.isfinite(rays.start))
+    return _meeting(rays, met, middle, radius)[0]
+
+
+def _cast_part(
+    i: int, shape: Form, rays: Rays, among: NDArray[np.intp], hits: Hits, normals: bool
+) -> None:
+    found = _candidates(shape, rays, among, hits.t, 0.0)
     if found is None:
         return
     ray, copy, enter, leave = found
     o = _local_points(shape, copy, _pick(rays.origin, ray))
-    d = _local_vectors(shape, copy, rays.direction[:, ray])
+    d = _local_vectors(shape, copy, rays.direction.take(ray, axis=1))
     hit, t = _march(shape.field, o, d, enter, leave, rays.near)
     if not hit.size:
         return
@@ -83,14 +100,20 @@ def _cast_part(i: int, shape: Form, rays: Rays, hits: Hits, normals: bool) -> No
         hits.normal[:, ray] = _rotate(shape.turns[copy], gradient)
 
 
-def _cast_melted(parts: Sequence[tuple[int, Part]], rays: Rays, hits: Hits, normals: bool) -> None:
+def _cast_melted(
+    parts: Sequence[tuple[int, Part]],
+    rays: Rays,
+    among: NDArray[np.intp],
+    hits: Hits,
+    normals: bool,
+) -> None:
     """All melting parts as one solid: their distances joined by a smooth minimum."""
     solids = [(i, part.melt, form(part)) for i, part in parts]
     n = rays.direction.shape[1]
     enter = np.full(n, np.inf, dtype=np.float32)
     leave = np.full(n, -np.inf, dtype=np.float32)
     for _, melt, shape in solids:
-        found = _candidates(shape, rays, hits.t, melt)
+        found = _candidates(shape, rays, among, hits.t, melt)
         if found is not None:
             ray, _, t0, t1 = found
             np.minimum.at(enter, ray, t0)
@@ -107,7 +130,7 @@ def _cast_melted(parts: Sequence[tuple[int, Part]], rays: Rays, hits: Hits, norm
                 total = np.where(np.isinf(total), own, joined)
         return total
 
-    o, d = _pick(rays.origin, met), rays.direction[:, met]
+    o, d = _pick(rays.origin, met), rays.direction.take(met, axis=1)
     hit, t = _march(distance, o, d, enter[met], leave[met], rays.near)
     if not hit.size:
         return
@@ -153,16 +176,15 @@ def _distances(
 
 
 def _candidates(
-    shape: Form, rays: Rays, limit: Array, margin: float
+    shape: Form, rays: Rays, among: NDArray[np.intp], limit: Array, margin: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array] | None:
     """Rays that meet the ball around a copy: ray, copy, entry and exit distances."""
     centres = shape.centres()
     radius = (shape.radius + margin) * 1.001 + 0.002
-    among = None
     if len(centres) > 4:
         middle = (centres.min(axis=0) + centres.max(axis=0)) / _F(2)
         away = np.sqrt(((centres - middle) ** 2).sum(axis=1))
-        among = _meeting(rays, None, middle, float(away.max()) + radius)[0]
+        among = _meeting(rays, among, middle, float(away.max()) + radius)[0]
     found = []
     for k, centre in enumerate(centres):
         ray, enter, leave = _meeting(rays, among, centre, radius)
@@ -184,7 +206,7 @@ def _meeting(
     """Rays (of those `among`) through a ball, with the distances at which they enter and leave."""
     origin, direction = rays.origin, rays.direction
     if among is not None:
-        origin, direction = _pick(origin, among), direction[:, among]
+        origin, direction = _pick(origin, among), direction.take(among, axis=1)
     away = centre[:, None] - origin
     along = away[0] * direction[0] + away[1] * direction[1] + away[2] * direction[2]
     half = along * along
@@ -199,26 +221,29 @@ def _march(
 ) -> tuple[NDArray[np.intp], Array]:
     """Step every ray by the distance around it; returns the rays that hit, and all distances t."""
     t = enter.copy()
-    active, now, end = np.arange(d.shape[1]), enter.copy(), leave
-    x, y = o, d
+    ray, now, end = np.arange(d.shape[1]), enter.copy(), leave
+    active = np.ones(ray.size, dtype=bool)
     hits = []
     for count in range(_STEPS):
-        step = field(x + y * now)
+        step = field(o + d * now)
         if count > 10:  # rays that graze a surface would creep along it
             near *= 1.2
-            if active.size * 100 < d.shape[1]:
+            if ray.size * 100 < t.size:
                 near = max(near, _GRAZE)
-        arrived = step < _F(near)
+        arrived = active & (step < _F(near))
         if arrived.any():
-            hits.append(active[arrived])
-            t[active[arrived]] = now[arrived]
-        now = now + step
-        alive = ~arrived & (now < end)
-        if not alive.all():
-            active, now, end = active[alive], now[alive], end[alive]
-            if not active.size:
-                break
-            x, y = x if x.shape[1] == 1 else x[:, alive], y[:, alive]
+            hit = ray[arrived]
+            hits.append(hit)
+            t[hit] = now[arrived]
+        now += step
+        active &= ~arrived & (now < end)
+        left = np.flatnonzero(active)
+        if not left.size:
+            break
+        if left.size < 0.7 * ray.size:  # moving the rays together costs about half a step
+            ray, now, end = ray[left], now[left], end[left]
+            o, d = _pick(o, left), d.take(left, axis=1)
+            active = np.ones(left.size, dtype=bool)
     return (np.concatenate(hits) if hits else np.empty(0, dtype=np.intp)), t
 
 
@@ -242,7 +267,7 @@ def _nearest_first(ray: NDArray[np.intp], t: Array, best: Array) -> NDArray[np.i
 
 
 def _pick(origin: Array, ray: NDArray[np.intp]) -> Array:
-    return origin if origin.shape[1] == 1 else origin[:, ray]
+    return origin if origin.shape[1] == 1 else origin.take(ray, axis=1)
 
 
 def _local_points(shape: Form, copy: NDArray[np.intp], points: Array) -> Array:

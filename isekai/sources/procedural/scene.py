@@ -255,9 +255,7 @@ def _grade(rng: np.random.Generator) -> Grade:
     black, white = float(rng.uniform(0, 0.14)), float(rng.uniform(0.84, 1.0))
     return Grade(
         saturation=float(rng.uniform(0.5, 1.15)),
-        curves=tuple(
-            (gamma * math.exp(float(rng.normal(0, 0.1))), black, white) for _ in range(3)
-        ),
+        curves=tuple((gamma * math.exp(float(rng.normal(0, 0.1))), black, white) for _ in range(3)),
     )
 
 

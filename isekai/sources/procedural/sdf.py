@@ -119,6 +119,7 @@ def _torus(p: Array, ring: float, tube: float) -> Array:
 
 def _arc(p: Array, ring: float, r1: float, r2: float, degrees: float) -> Array:
     span = math.radians(degrees)
+    wide, narrow = max(r1, r2), min(r1, r2)
     # Halfway along the unused part of the circle, so that each end is nearest to its own side.
     angle = np.arctan2(p[1], p[0])
     angle = np.where(angle < _F(span / 2 - math.pi), angle + _F(2 * math.pi), angle)
@@ -126,18 +127,31 @@ def _arc(p: Array, ring: float, r1: float, r2: float, degrees: float) -> Array:
     at = share * _F(span)
     x = p[0] - _F(ring) * np.cos(at)
     y = p[1] - _F(ring) * np.sin(at)
-    return length(x, y, p[2]) - (_F(r1) + _F(r2 - r1) * share)
+    away = length(x, y, p[2]) - (_F(r1) + _F(r2 - r1) * share)
+    if wide == narrow:
+        return away
+    # The thicker flesh may be nearer than the nearest place of the centre line.
+    slope = math.hypot(1, (wide - narrow) / (ring * span))
+    inner = length(length(p[0], p[1]) - _F(ring), p[2]) - _F(wide)
+    return np.where(away > _F(wide - narrow), np.maximum(inner, away * _F(0.3)), away / _F(slope))
 
 
 def _helix(p: Array, coil: float, wire: float, pitch: float, turns: float) -> Array:
     q, y = length(p[0], p[2]), p[1] + _F(pitch * turns / 2)
     phase = np.arctan2(p[2], p[0]) * _F(1 / (2 * math.pi))
-    turn = np.clip(np.rint(y / _F(pitch) - phase) + phase, _F(0), _F(turns))
-    # At the clipped ends the coil's angle is no longer the point's own.
-    off = (turn - phase) - np.rint(turn - phase)
-    across = q - _F(coil) * np.cos(off * _F(2 * math.pi))
-    along = _F(coil) * np.sin(off * _F(2 * math.pi))
-    return length(across, along, y - turn * _F(pitch)) - _F(wire)
+    own = np.rint(y / _F(pitch) - phase)
+    away = np.full_like(q, np.inf)
+    for other in (-1, 0, 1):
+        turn = np.clip(own + phase + _F(other), _F(0), _F(turns))
+        # At the clipped ends the coil's angle is no longer the point's own.
+        off = (turn - phase) * _F(2 * math.pi)
+        end = length(q - _F(coil) * np.cos(off), _F(coil) * np.sin(off), y - turn * _F(pitch))
+        np.minimum(away, end, out=away)
+    away -= _F(wire)
+    slope = math.hypot(1, pitch / (2 * math.pi * (coil - wire)))
+    # Far from the wire the tube that all turns lie in is a safer guide than the nearest turn.
+    shell = length(q - _F(coil), np.maximum(np.abs(p[1]) - _F(pitch * turns / 2), _F(0))) - _F(wire)
+    return np.where(away > _F(pitch / 6), np.maximum(shell, away * _F(0.4)), away / _F(slope))
 
 
 def _polygon(x: Array, z: Array, sides: float, radius: float) -> Array:
@@ -174,10 +188,17 @@ def _star(p: Array, tips: float, outer: float, inner: float, half: float) -> Arr
 
 
 def _gear(p: Array, teeth: float, radius: float, depth: float, half: float) -> Array:
+    sector = 2 * math.pi / teeth
+    angle = np.arctan2(p[2], p[0])
+    angle -= _F(sector) * np.rint(angle / _F(sector))
     q = length(p[0], p[2])
-    wave = np.sin(np.arctan2(p[2], p[0]) * _F(teeth))
-    rim = _F(radius) + _F(depth) * np.clip(wave * _F(2.5), _F(-0.5), _F(0.5))
-    return _extrude((q - rim) * _F(0.6), p[1], half, half * 0.2)
+    disc = q - _F(radius - depth / 2)
+    # A tooth: a box from inside the disc to radius + depth / 2, a quarter of the pitch half wide.
+    x = np.abs(q * np.cos(angle) - _F(radius - depth / 2)) - _F(depth)
+    z = np.abs(q * np.sin(angle)) - _F(radius * sector / 4)
+    zero = _F(0)
+    tooth = length(np.maximum(x, zero), np.maximum(z, zero)) + np.minimum(np.maximum(x, z), zero)
+    return _extrude(np.minimum(disc, tooth), p[1], half, half * 0.2)
 
 
 def _diamond(p: Array, radius: float, half: float) -> Array:
@@ -223,10 +244,12 @@ def _leaf(p: Array, half: float, width: float, thick: float) -> Array:
     beyond = (y - _F(half)) * _F(away) > x * _F(half)
     flat = np.where(beyond, tip, flat)
     swell = np.clip(-flat / _F(width), _F(0), _F(1))
-    depth = np.abs(p[2]) - _F(thick) * (_F(0.15) + _F(0.85) * np.sqrt(swell))
+    depth = np.abs(p[2]) - _F(thick) * (_F(0.15) + _F(0.85) * swell * (_F(2) - swell))
     zero = _F(0)
     outside = length(np.maximum(flat, zero), np.maximum(depth, zero))
-    return (outside + np.minimum(np.maximum(flat, depth), zero)) * _F(0.8)
+    return (outside + np.minimum(np.maximum(flat, depth), zero)) * _F(
+        1 / math.hypot(1, 1.7 * thick / width)
+    )
 
 
 _SHAPES: dict[str, Callable[..., Array]] = {
@@ -398,37 +421,42 @@ def form(part: Part) -> Form:
 
 
 def _tapered(field: Field, taper: float, half: float) -> Field:
+    rate = taper / (2 * half)
+
     def distance(p: Array) -> Array:
         share = np.clip((p[1] + _F(half)) * _F(0.5 / half), _F(0), _F(1))
         width = np.maximum(_F(1) - _F(taper) * share, _F(0.08))
-        return field(np.stack([p[0] / width, p[1], p[2] / width])) * width * _F(0.85)
+        lean = length(p[0], p[2]) * (_F(rate) / width)
+        away = field(np.stack([p[0] / width, p[1], p[2] / width]))
+        return away * width / np.sqrt(_F(1) + lean * lean)
 
     return distance
 
 
 def _twisted(field: Field, degrees: float) -> Field:
     rate = math.radians(degrees)
-    # A turn of `rate` a unit stretches space by up to sqrt(1 + (rate * r)^2); r is about 0.5.
-    shorten = _F(1 / math.sqrt(1 + (rate * 0.5) ** 2))
 
     def distance(p: Array) -> Array:
         c, s = np.cos(p[1] * _F(rate)), np.sin(p[1] * _F(rate))
-        return field(np.stack([c * p[0] - s * p[2], p[1], s * p[0] + c * p[2]])) * shorten
+        away = field(np.stack([c * p[0] - s * p[2], p[1], s * p[0] + c * p[2]]))
+        # At distance r from the axis the twist stretches space by sqrt(1 + (rate * r)^2).
+        lean = length(p[0], p[2]) * _F(rate)
+        return away / np.sqrt(_F(1.05) + lean * lean)
 
     return distance
 
 
 def _bent(field: Field, degrees: float) -> Field:
     radius = 1 / math.radians(degrees)
+    sign = math.copysign(1.0, radius)
 
     def distance(p: Array) -> Array:
-        x = _F(radius) - p[0]
-        if radius < 0:
-            angle, away = np.arctan2(p[1], -x), -length(x, p[1])
-            angle = -angle
-        else:
-            angle, away = np.arctan2(p[1], x), length(x, p[1])
-        return field(np.stack([_F(radius) - away, angle * _F(radius), p[2]])) * _F(0.7)
+        x = _F(abs(radius)) - _F(sign) * p[0]
+        away = length(x, p[1])
+        angle = np.arctan2(p[1], x)
+        own = np.stack([_F(radius) - _F(sign) * away, angle * _F(abs(radius)), p[2]])
+        # Nearer to the centre of the bend, space is stretched by radius / away.
+        return field(own) * np.minimum(away * _F(0.95 / abs(radius)), _F(0.95))
 
     return distance
 
