@@ -1,5 +1,6 @@
 """The command line: one thin function a command; what a command needs is imported inside it."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -152,6 +153,97 @@ def invent(
     )
     typer.echo(folder)
     typer.echo(f"draw them with: isekai generate --spec {folder}", err=True)
+
+
+@app.command()
+def bench(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or name:argument, once each; see `isekai models`. [prototype]"),
+    ] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="twin, foil, pair or another, once each. [twin]")
+    ] = None,
+    shots: Annotated[str, typer.Option(help="Support images a label, with commas.")] = "0,1,2,4,8",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="A dataset folder; ./dataset, else a small set made for the purpose."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder of the run. [runs/MODELS-TASKS]")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="For each group, concept or pair.")] = 4,
+    queries: Annotated[int, typer.Option(min=1, help="A label, in each episode.")] = 4,
+    labels: Annotated[
+        Literal["fantasy", "true"], typer.Option(help="New words each episode, or the true names.")
+    ] = "fantasy",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    option: Annotated[
+        list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the models.")
+    ] = None,
+    template: Annotated[str, typer.Option(help="Built in, or a .toml file.")] = "plain",
+    force: Annotated[bool, typer.Option(help="Remove what is there, and start over.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
+) -> None:
+    """Measure models on n-shot tasks; run again, it goes on where it stopped."""
+    from rich.console import Console
+
+    from isekai import bench as step
+    from isekai import plugins, report
+
+    models, tasks = model or ["prototype"], task or ["twin"]
+    options = plugins.options(option or [])
+    if data is None:
+        data = Path("dataset")
+        if not data.exists():
+            from isekai import demo
+
+            data = demo.small_dataset()
+    name = "-".join([*models, *tasks])
+    made = step.run(
+        models=models,
+        tasks=tasks,
+        shots=step.shot_counts(shots),
+        data=data,
+        out=out or Path("runs") / re.sub(r"[^\w.-]+", "-", name),
+        episodes=episodes,
+        queries=queries,
+        labels=labels,
+        seed=seed,
+        options=options,
+        template=template,
+        force=force,
+    )
+    if json_:
+        typer.echo((made / "results.json").read_text(encoding="utf-8"), nl=False)
+        return
+    Console(stderr=True).print(report.table(step.results(made)))
+    typer.echo(made)
+
+
+@app.command()
+def models(json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
+    """List the models that can be measured, and what each of them is."""
+    import inspect
+
+    from isekai import plugins
+    from isekai.errors import IsekaiError
+
+    about = {}
+    for name in plugins.names("adapters"):
+        try:
+            told = inspect.getdoc(plugins.load("adapters", name)) or ""
+            about[name] = " ".join(told.split("\n\n")[0].split())
+        except IsekaiError as error:
+            about[name] = str(error)
+    if json_:
+        import json
+
+        typer.echo(json.dumps(about, indent=2, ensure_ascii=False))
+        return
+    width = max(map(len, about), default=0)
+    for name, told in about.items():
+        typer.echo(f"{name:{width}}  {told}")
 
 
 def main() -> None:
