@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -29,12 +28,9 @@ in_one_folder = settings(
 
 def limited(code: str, folder: Path, *, bytes: int) -> subprocess.CompletedProcess[str]:
     """Run code in a process whose files may not grow past a number of bytes."""
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes}, {bytes}))\n"
     return subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (bytes, bytes)),
+        [sys.executable, "-c", limit + code], cwd=folder, capture_output=True, text=True
     )
 
 

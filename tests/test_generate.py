@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import resource
 import shutil
 import signal
 import subprocess
@@ -56,14 +55,22 @@ def draw(out: str = "images", **how) -> Path:
     return generate.run(**{**given, **how}, out=Path(out))
 
 
-def command(*words: str, **how) -> subprocess.Popen[str]:
+def command(*words: str, before: str = "") -> subprocess.Popen[str]:
+    """`isekai generate` in a session of its own; `before` is code to run first."""
     return subprocess.Popen(
-        [*ISEKAI, "generate", "--spec=spec", "--source=tiny", "--size=32", *words],
+        [
+            *ISEKAI[:2],
+            before + ISEKAI[2],
+            "generate",
+            "--spec=spec",
+            "--source=tiny",
+            "--size=32",
+            *words,
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        **how,
     )
 
 
@@ -384,10 +391,8 @@ def test_a_worker_that_dies_is_told_in_one_line_and_the_run_goes_on_later():
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_torn():
-    def small() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000))
-
-    process = command("--per-concept=6", "--workers=1", preexec_fn=small)
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (6_000, 6_000));"
+    process = command("--per-concept=6", "--workers=1", before=limit)
     _, err = process.communicate()
     assert process.returncode == 1
     assert err.splitlines()[-1].startswith("isekai: images/ledger.jsonl: the file grew past")
