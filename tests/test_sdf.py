@@ -116,7 +116,22 @@ def test_copies_multiply_and_keep_their_shape(ring: int, cover: int, line: int, 
     np.testing.assert_allclose(
         turns @ turns.transpose(0, 2, 1), np.tile(np.eye(3), (len(turns), 1, 1)), atol=1e-9
     )
-    np.testing.assert_allclose(np.linalg.det(turns), 1, atol=1e-9)
+    signs = np.linalg.det(turns)
+    assert (signs < 0).sum() == (len(turns) // 2 if mirror else 0)
+    np.testing.assert_allclose(np.abs(signs), 1, atol=1e-9)
+
+
+def test_a_mirrored_copy_is_the_reflection():
+    """Places that are each other's reflection are equally far from a part and its mirror copy."""
+    shape = form(part("arc", mirror=True, at=(0.3, 0.1, 0.2), turn=(20, 50, 70)))
+    p = places(500, 1.0)
+    both = [
+        shape.field((turn.T @ (p - place[:, None])).astype(np.float32))
+        for turn, place in zip(shape.turns, shape.places, strict=True)
+    ]
+    flipped = p * np.float32([[-1], [1], [1]])
+    again = shape.field((shape.turns[1].T @ (flipped - shape.places[1][:, None])))
+    np.testing.assert_allclose(both[0], again, atol=1e-5)
 
 
 def test_a_ring_stands_evenly_around_the_axis():

@@ -303,7 +303,7 @@ def _spline(points: NDArray[np.float64]) -> NDArray[np.float64]:
     for p0, p1, p2, p3 in zip(ends, ends[1:], ends[2:], ends[3:], strict=False):
         a, b = (p2 - p0)[:3], (p3 - p1)[:3]
         cosine = a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-9)
-        pieces = 1 + min(4, math.ceil(math.degrees(math.acos(np.clip(cosine, -1, 1))) / 22))
+        pieces = 1 + min(4, math.ceil(math.degrees(math.acos(np.clip(cosine, -1, 1))) / 16))
         for t in np.arange(pieces) / pieces:
             fine.append(
                 0.5
@@ -473,7 +473,7 @@ def rotation(degrees: tuple[float, float, float]) -> NDArray[np.float64]:
 def copies(part: Part) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Poses of all copies: `[k, 3, 3]` turns and `[k, 3]` places; line, then cover, ring, mirror.
 
-    A mirrored copy is turned as its reflection is and keeps its own handedness.
+    A mirrored copy is the true reflection: its turn has determinant -1.
     """
     turn, place = rotation(part.turn), np.array(part.at, dtype=np.float64)
     step = np.array(part.step, dtype=np.float64)
@@ -485,7 +485,7 @@ def copies(part: Part) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         poses = [(r @ t, r @ p) for t, p in poses for r in spins]
     if part.mirror:
         flip = np.diag([-1.0, 1.0, 1.0])
-        poses += [(flip @ t @ flip, flip @ p) for t, p in poses]
+        poses += [(flip @ t, flip @ p) for t, p in poses]
     return np.stack([t for t, _ in poses]), np.stack([p for _, p in poses])
 
 
