@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from isekai import card, contact_sheet, dedup, files, intake, parquet, plugins
-from isekai.dataset import Entry, fingerprint
+from isekai.dataset import Dataset, Entry, fingerprint
 from isekai.errors import DataError, IsekaiError
 from isekai.images import UnreadableImage, decode
 from isekai.intake import Images, Rejection
@@ -75,10 +75,10 @@ def run(
             "seed": seed,
             "license": license,
         }
-        if before == settings:
+        if before == settings and _is_whole(out):
             _tell(f"{out}: built from these images with these settings, nothing to do")
             return out
-        if before is not None and not force:
+        if before not in (None, settings) and not force:
             changed = ", ".join(key for key in settings if before.get(key) != settings[key])
             raise DataError(
                 f"{out}: holds a dataset built otherwise (other {changed}); give --force to "
@@ -95,6 +95,15 @@ def run(
     told = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
     _tell(f"{out}: {told}, {len(rejected)} left out (see {out / 'rejected.jsonl'})")
     return out
+
+
+def summary(out: Path) -> dict[str, object]:
+    """What `isekai build --json` prints."""
+    told = files.read_json(out / _MANIFEST, dict[str, object])
+    return {
+        "path": str(out),
+        **{key: told[key] for key in ("fingerprint", "images", "splits", "rejected", "checks")},
+    }
 
 
 # ---------------------------------------------------------------- what goes into the dataset
@@ -209,6 +218,16 @@ def _settings_before(out: Path) -> Mapping[str, object] | None:
     return settings if told.get("complete") and isinstance(settings, dict) else None
 
 
+def _is_whole(out: Path) -> bool:
+    if not all((out / name).exists() for name in _MADE):
+        return False
+    try:
+        Dataset.open(out)
+    except DataError:
+        return False
+    return True
+
+
 def _write(
     staging: Path,
     found: Images,
@@ -269,16 +288,11 @@ def _draw_sheets(
         by_concept.setdefault(row.concept.id, []).append(row.record)
     pictures: dict[str, list[Image.Image]] = {}
     for concept, records in by_concept.items():
-        for record in records[:8]:
+        for record in records[: contact_sheet.PER_CONCEPT]:
             picture = decode(found.read(record))
-            picture.thumbnail((256, 256))
+            picture.thumbnail((256, 256), Image.Resampling.LANCZOS)
             pictures.setdefault(concept, []).append(picture)
-    contact_sheet.html(found.groups, pictures, staging / "contact_sheet.html", title=title)
-    path = staging / "contact_sheet.png"
-    if len(found.groups) > 6:
-        contact_sheet.png(found.groups, pictures, path, per_concept=5, tile=96, columns=3)
-    else:
-        contact_sheet.png(found.groups, pictures, path)
+    contact_sheet.write(found.groups, pictures, staging, title)
 
 
 def _index(row: Row) -> int:

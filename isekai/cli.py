@@ -246,6 +246,70 @@ def models(json_: Annotated[bool, typer.Option("--json", help="For programs.")] 
         typer.echo(f"{name:{width}}  {told}")
 
 
+@app.command()
+def build(
+    images: Annotated[Path, typer.Argument(help="A folder that 'isekai generate' drew.")] = Path(
+        "images"
+    ),
+    out: Annotated[Path, typer.Option(help="Where the dataset goes.")] = Path("dataset"),
+    embedder: Annotated[
+        str, typer.Option(help="What finds near-duplicates: lite0, or another installed one.")
+    ] = "lite0",
+    option: Annotated[
+        list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the embedder.")
+    ] = None,
+    query_share: Annotated[
+        float, typer.Option(help="Share of each concept's pictures that is asked about.")
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(help="Draws which pictures those are.")] = 0,
+    license: Annotated[
+        str, typer.Option(help="For the card: an identifier such as apache-2.0.")
+    ] = "unknown",
+    force: Annotated[
+        bool, typer.Option(help="Replace a dataset that was built otherwise.")
+    ] = False,
+    json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Turn a folder of images into a dataset: Parquet files, card and contact sheet."""
+    from isekai import build as step
+    from isekai import plugins
+
+    made = step.run(
+        images=images,
+        out=out,
+        embedder=embedder,
+        options=plugins.options(option or []),
+        query_share=query_share,
+        seed=seed,
+        license=license,
+        force=force,
+    )
+    if json_:
+        import json
+
+        typer.echo(json.dumps(step.summary(made), indent=2))
+        return
+    typer.echo(made)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
+) -> None:
+    """Draw, build and bench a few groups: a table, a plot and a contact sheet in minutes."""
+    from rich.console import Console
+
+    from isekai import bench as step
+    from isekai import demo as demonstration
+    from isekai import report
+
+    made = demonstration.run(out)
+    console = Console(stderr=True)
+    console.print()
+    console.print(report.table(step.results(made / "run")))
+    typer.echo(demonstration.summary(made))
+
+
 def main() -> None:
     """Run a command; a problem the user can mend is one line and exit status 1."""
     from isekai.errors import IsekaiError

@@ -24,6 +24,8 @@ COLOURS = {
 }
 """Of the chip that says how a concept is new, or that it is a foil: dark enough for white text."""
 
+PER_CONCEPT = 8
+
 _PAPER = "#fbfaf7"
 _INK = "#1d1f24"
 _RULE = "#e4e1d9"
@@ -39,6 +41,16 @@ def kind(concept: Concept) -> str:
     return concept.novelty or concept.role
 
 
+def write(groups: Sequence[Group], images: Pictures, folder: Path, title: str) -> None:
+    """Write contact_sheet.html and contact_sheet.png; many groups are laid out side by side."""
+    html(groups, images, folder / "contact_sheet.html", title=title)
+    path = folder / "contact_sheet.png"
+    if len(groups) > 6:
+        png(groups, images, path, per_concept=5, tile=96, columns=3)
+    else:
+        png(groups, images, path)
+
+
 # ---------------------------------------------------------------- PNG
 
 
@@ -46,7 +58,7 @@ def png(
     groups: Sequence[Group],
     images: Pictures,
     path: Path,
-    per_concept: int = 8,
+    per_concept: int = PER_CONCEPT,
     tile: int = 128,
     columns: int = 1,
 ) -> None:
@@ -202,7 +214,7 @@ def html(
     groups: Sequence[Group],
     images: Pictures,
     path: Path,
-    per_concept: int = 8,
+    per_concept: int = PER_CONCEPT,
     title: str = "Contact sheet",
 ) -> None:
     """Write the sheet as one page that loads nothing: pictures are inside it, scripts are none."""

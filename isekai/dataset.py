@@ -142,6 +142,7 @@ class _Manifest:
     fingerprint: str
     images: int
     splits: dict[Split, int]
+    rejected: int
     settings: dict[str, object]
     environment: dict[str, str]
     checks: dict[str, object]
