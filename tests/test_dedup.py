@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import pytest
-from conftest import PICTURES, picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
@@ -13,6 +12,7 @@ from isekai import dedup, files
 from isekai.dedup import Duplicate, Limits, Print
 from isekai.embedders.lite0 import Lite0
 from isekai.images import decode, encode
+from tests.conftest import PICTURES, picture
 
 
 @pytest.fixture(scope="module")
