@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from isekai import files, metrics, plots, plugins, report, templates
+from isekai import files, metrics, plugins, report, templates
 from isekai.dataset import Dataset
 from isekai.errors import DataError, IsekaiError, PluginError, did_you_mean
 from isekai.files import read_json, read_jsonl
@@ -383,6 +383,8 @@ def _conclude(
     out: Path, config: Config, episodes: Sequence[Episode], dataset: Dataset, clock: _Clock
 ) -> None:
     """Write the results, then the table and the curves, then the manifest."""
+    from isekai import plots  # half a second that a refused command need not wait for
+
     predictions = read_jsonl(out / "predictions.jsonl", Prediction)
     cells = summarise(predictions, episodes, config.models)
     reasons = Counter(f"{row.model}: {row.error}" for row in predictions if row.error)
