@@ -31,7 +31,7 @@ Command = Callable[[Path], list[str]]
 
 
 def generate(spec: Path, out: Path) -> list[str]:
-    words = "generate --source procedural --per-concept 6 --size 96 --workers 2"
+    words = "generate --source procedural --per-concept 12 --size 96 --workers 2"
     return [*words.split(), "--spec", str(spec), "--out", str(out)]
 
 
@@ -41,7 +41,9 @@ def bench(data: Path, out: Path) -> list[str]:
 
 
 def finish(command: list[str]) -> None:
-    subprocess.run([*ISEKAI, *command], check=True, capture_output=True)
+    ended = subprocess.run([*ISEKAI, *command], capture_output=True, text=True)
+    if ended.returncode:
+        raise SystemExit(f"isekai {' '.join(command)}: {ended.stderr}")
 
 
 def start(command: list[str], out: Path) -> subprocess.Popen[bytes]:
@@ -129,7 +131,7 @@ def main() -> int:
         if given.step in ("bench", "all"):
             images, data = folder / "images", folder / "data"
             finish(draw(images))
-            finish(["build", "--images", str(images), "--out", str(data)])
+            finish(["build", str(images), "--out", str(data)])
             rows.append(measure("bench", partial(bench, data), folder / "b", given.kills, rng))
     heading = ["step", "length", "kills", "hit midway", "orphans", "files", "different after rerun"]
     for row in (heading, ["---"] * len(heading), *rows):
