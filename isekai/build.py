@@ -85,7 +85,7 @@ def run(
                 "replace it or another --out"
             )
         rows, features, rejected = _thin(found, look, limits)
-        splits = _split(rows, query_share, seed)
+        splits = split(rows, query_share, seed)
         staging = out / _STAGING
         try:
             _write(staging, found, splits, rejected, settings, _nearest(rows, features, splits))
@@ -162,7 +162,7 @@ def _refuse_small(found: Images, rows: Sequence[Row], rejected: Sequence[Rejecti
         raise DataError("\n".join(problems))
 
 
-def _split(rows: Sequence[Row], query_share: float, seed: int) -> dict[Split, list[Row]]:
+def split(rows: Sequence[Row], query_share: float, seed: int) -> dict[Split, list[Row]]:
     """Rows of each split, in the order given.
 
     Within a concept pictures are ranked by a hash of the seed and their id, and the first go to
