@@ -3,6 +3,7 @@
 import base64
 import html as markup
 import io
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -149,9 +150,8 @@ def _fitted(text: str, size: int, width: float) -> str:
     font = _font(size)
     if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    fits = bisect(range(len(text)), width, key=lambda end: font.getlength(text[:end] + "…")) - 1
+    return text[: max(fits, 0)].rstrip() + "…"
 
 
 def _square(image: Image.Image, side: int) -> Image.Image:
