@@ -1,6 +1,6 @@
 """Casts rays at forms: balls around the copies choose the rays, marching finds the surfaces."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,10 @@ from isekai.sources.procedural.sdf import Array, Field, Form, form, length, smoo
 from isekai.types import Part
 
 _F = np.float32
-_GRAZE = 0.008
-_STEPS = 28
+_GRAZE = 0.012
+_STEPS = 20
+_CORNERS = np.array([[1, -1, -1, 1], [-1, -1, 1, 1], [-1, 1, -1, 1]], dtype=np.float32)
+"""[3, 4] corners of a tetrahedron."""
 
 
 @dataclass(slots=True)
@@ -39,7 +41,7 @@ class Rays:
     """[3, n] of length 1."""
     start: Array | None = None
     """[n] nothing nearer than this is looked for; inf leaves a ray out."""
-    near: float = 0.002
+    near: float = 0.0025
     """Distance from a surface at which a ray has hit it, sketch units."""
 
 
@@ -66,7 +68,7 @@ def cast(parts: Sequence[Part], rays: Rays, *, normals: bool = True) -> Hits:
 def _around(parts: Sequence[Part], rays: Rays) -> NDArray[np.intp]:
     """The rays that come near any of the parts at all."""
     forms = [form(part) for part in parts]
-    centres = np.concatenate([shape.centres() for shape in forms])
+    centres = np.concatenate([shape.centres for shape in forms])
     reach = np.repeat(
         [shape.radius + part.melt for shape, part in zip(forms, parts, strict=True)],
         [len(shape.places) for shape in forms],
@@ -123,11 +125,11 @@ def _cast_melted(
         return
 
     def distance(p: Array) -> Array:
-        total = np.full(p.shape[1], np.inf, dtype=np.float32)
+        total = None
         for _, melt, shape in solids:
             for own in _distances(shape, p, melt)[0]:
-                joined = smooth_min(total, own, melt)
-                total = np.where(np.isinf(total), own, joined)
+                total = own if total is None else smooth_min(total, own, melt)
+        assert total is not None
         return total
 
     o, d = _pick(rays.origin, met), rays.direction.take(met, axis=1)
@@ -156,21 +158,22 @@ def _distances(
 
     Farther from the ball around a copy than anything can melt, the distance to the ball serves.
     """
-    centres = shape.centres()
+    centres = shape.centres
     own = length(*(p[j][None, :] - centres[:, j : j + 1] for j in range(3)))
     own -= _F(shape.radius)
-    copy, at = np.nonzero(own < _F(melt + 0.03))
+    copy, at = (own < _F(melt + 0.03)).nonzero()
     if copy.size:
-        starts = np.flatnonzero(np.diff(copy, prepend=-1))
         near = np.empty((3, copy.size), dtype=np.float32)
-        for start, end in zip(starts, [*starts[1:], copy.size], strict=True):
-            k = copy[start]
-            away = p[:, at[start:end]] - shape.places[k][:, None]
-            near[:, start:end] = _turn_back(shape.turns[k], away)
+        for k, start, end in _runs(copy, len(own)):
+            away = p.take(at[start:end], axis=1)
+            away -= shape.places[k][:, None]
+            _turn_back(shape.turns[k], away, near[:, start:end])
         own[copy, at] = shape.field(near)
 
     def local(k: int, where: NDArray[np.bool_]) -> Array:
-        return _turn_back(shape.turns[k], p[:, where] - shape.places[k][:, None])
+        out = np.empty((3, int(where.sum())), dtype=np.float32)
+        _turn_back(shape.turns[k], p[:, where] - shape.places[k][:, None], out)
+        return out
 
     return own, local
 
@@ -179,7 +182,7 @@ def _candidates(
     shape: Form, rays: Rays, among: NDArray[np.intp], limit: Array, margin: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array] | None:
     """Rays that meet the ball around a copy: ray, copy, entry and exit distances."""
-    centres = shape.centres()
+    centres = shape.centres
     radius = (shape.radius + margin) * 1.001 + 0.002
     if len(centres) > 4:
         middle = (centres.min(axis=0) + centres.max(axis=0)) / _F(2)
@@ -211,7 +214,7 @@ def _meeting(
     along = away[0] * direction[0] + away[1] * direction[1] + away[2] * direction[2]
     half = along * along
     half -= away[0] * away[0] + away[1] * away[1] + away[2] * away[2] - _F(radius * radius)
-    met = np.flatnonzero(half > 0)
+    met = (half > 0).nonzero()[0]
     chord, middle = np.sqrt(half[met]), along[met]
     return (met if among is None else among[met]), middle - chord, middle + chord
 
@@ -224,20 +227,25 @@ def _march(
     ray, now, end = np.arange(d.shape[1]), enter.copy(), leave
     active = np.ones(ray.size, dtype=bool)
     hits = []
+    few = t.size // 64
     for count in range(_STEPS):
         step = field(o + d * now)
         if count > 10:  # rays that graze a surface would creep along it
-            near *= 1.2
-            if ray.size * 100 < t.size:
-                near = max(near, _GRAZE)
-        arrived = active & (step < _F(near))
+            near *= 1.25
+        # The last few of many would cost as many calls as all did; they graze, too.
+        last = count > 4 and ray.size <= few
+        arrived = step < _F(max(near, _GRAZE) if last else near)
+        arrived &= active
         if arrived.any():
             hit = ray[arrived]
             hits.append(hit)
             t[hit] = now[arrived]
+        if last:
+            break
         now += step
-        active &= ~arrived & (now < end)
-        left = np.flatnonzero(active)
+        active &= now < end
+        active &= ~arrived
+        left = active.nonzero()[0]
         if not left.size:
             break
         if left.size < 0.7 * ray.size:  # moving the rays together costs about half a step
@@ -249,12 +257,12 @@ def _march(
 
 def _gradient(field: Field, p: Array, reach: float = 0.004) -> Array:
     """Unit outward normals, [3, n], from four distances on a tetrahedron around each point."""
-    total = np.zeros_like(p)
-    for corner in ((1, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1)):
-        k = np.array(corner, dtype=np.float32)[:, None]
-        total += k * field(p + k * _F(reach * 0.5773))
-    size = np.sqrt(total[0] ** 2 + total[1] ** 2 + total[2] ** 2)
-    return total / np.maximum(size, _F(1e-9))
+    n = p.shape[1]
+    around = (p[:, None, :] + (_CORNERS * _F(reach * 0.5773))[:, :, None]).reshape(3, 4 * n)
+    a, b, c, d = field(around).reshape(4, n)
+    total: Array = np.stack([a - b - c + d, -a - b + c + d, -a + b - c + d])
+    total /= np.maximum(length(*total), _F(1e-9))
+    return total
 
 
 def _nearest_first(ray: NDArray[np.intp], t: Array, best: Array) -> NDArray[np.intp]:
@@ -279,16 +287,28 @@ def _local_points(shape: Form, copy: NDArray[np.intp], points: Array) -> Array:
 
 def _local_vectors(shape: Form, copy: NDArray[np.intp], vectors: Array) -> Array:
     out = np.empty_like(vectors)
-    starts = np.flatnonzero(np.diff(copy, prepend=-1))
-    for start, end in zip(starts, [*starts[1:], copy.size], strict=True):
-        out[:, start:end] = _turn_back(shape.turns[copy[start]], vectors[:, start:end])
+    for k, start, end in _runs(copy, len(shape.turns)):
+        _turn_back(shape.turns[k], vectors[:, start:end], out[:, start:end])
     return out
 
 
-def _turn_back(turn: Array, vectors: Array) -> Array:
+def _runs(copy: NDArray[np.intp], count: int) -> Iterator[tuple[int, int, int]]:
+    """Copy, start and end of each stretch of an ascending list of copies."""
+    ends = np.searchsorted(copy, np.arange(count), side="right").tolist()
+    start = 0
+    for k, end in enumerate(ends):
+        if end > start:
+            yield k, start, end
+        start = end
+
+
+def _turn_back(turn: Array, vectors: Array, out: Array) -> None:
     """The inverse turn of [3, n] vectors, written out: a matrix product's bits depend on n."""
     x, y, z = vectors
-    return np.stack([turn[0, j] * x + turn[1, j] * y + turn[2, j] * z for j in range(3)])
+    for j in range(3):
+        np.multiply(x, turn[0, j], out=out[j])
+        out[j] += turn[1, j] * y
+        out[j] += turn[2, j] * z
 
 
 def _rotate(turns: Array, vectors: Array) -> Array:

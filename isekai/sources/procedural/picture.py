@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from isekai.sources.procedural import surface
 from isekai.sources.procedural.march import Hits, Rays, cast
 from isekai.sources.procedural.scene import Grade, Scene, rays
-from isekai.sources.procedural.sdf import Array, form, length
+from isekai.sources.procedural.sdf import Array, clamp, form, length
 from isekai.types import Part
 
 _F = np.float32
-_SHADOW = 128
+_SHADOW = 112
 """Side of the shadow map, texels."""
 _REACH = 1.9
 """Half the shadow map's side, in radii of the concept."""
 _NOTHING, _FLOOR, _WALL, _THING, _CLUTTER = 0, 1, 2, 3, 4
-_QUAD = ((-0.375, -0.125), (0.125, -0.375), (0.375, 0.125), (-0.125, 0.375))
-"""Places of the four rays of an edge pixel, a rotated grid, in pixels."""
+_CORNERS = ((-0.37, -0.13), (0.3, -0.26), (0.07, 0.39))
+"""Places of an edge pixel's three further rays, round its middle, in pixels."""
 _DISK = tuple(
     (
         float(np.sqrt((i + 0.5) / 12) * np.cos(2.4 * i)),
@@ -50,13 +50,15 @@ def render(scene: Scene, size: int) -> NDArray[np.uint8]:
     edge = np.flatnonzero(_edges(view, size))
     if edge.size:
         pixel = _F(2 / size)
-        du = np.array([x for x, _ in _QUAD], dtype=np.float32)[:, None] * pixel
-        dv = np.array([y for _, y in _QUAD], dtype=np.float32)[:, None] * pixel
-        start = np.tile(_before(view.thing.t, size)[edge], len(_QUAD))
+        du, dv = (
+            np.array(side, dtype=np.float32)[:, None] * pixel
+            for side in zip(*_CORNERS, strict=True)
+        )
+        start = np.tile(_before(view.thing.t, size)[edge], len(_CORNERS))
         fine = _look(scene, (u[edge] + du).ravel(), (v[edge] + dv).ravel(), start)
-        tones = _tone(_shade(scene, fine, shadow)).reshape(3, len(_QUAD), edge.size)
+        tones = _tone(_shade(scene, fine, shadow)).reshape(3, len(_CORNERS), edge.size)
         picture = _tone(colour)
-        picture[:, edge] = tones.mean(axis=1, dtype=np.float32)
+        picture[:, edge] = (picture[:, edge] + tones.sum(axis=1)) / _F(1 + len(_CORNERS))
     else:
         picture = _tone(colour)
     eight = np.rint(_graded(picture, scene.grade) * _F(255)).astype(np.uint8)
@@ -176,7 +178,7 @@ class _ShadowMap:
             + self.up[:, None] * b
         )
         direction = np.broadcast_to(-self.light[:, None], origin.shape).astype(np.float32)
-        beams = Rays(origin=origin, direction=direction, near=0.006)
+        beams = Rays(origin=origin, direction=direction, near=0.01)
         things = _cast_thing(scene, beams, normals=False)
         clutter = cast(scene.clutter, beams, normals=False)
         # Height towards the light; -inf where nothing stands in its way.
@@ -195,9 +197,9 @@ class _ShadowMap:
         reach = max(float(self.blur), 0.8)
         total = np.zeros(p.shape[1], dtype=np.float32)
         for dx, dy in _DISK:
-            i = np.clip(np.rint(x + _F(dx * reach)), 0, _SHADOW - 1).astype(np.int32)
-            j = np.clip(np.rint(y + _F(dy * reach)), 0, _SHADOW - 1).astype(np.int32)
-            total += np.clip((height - self.map[j, i]) * _F(40) + _F(1), _F(0), _F(1))
+            i = clamp(np.rint(x + _F(dx * reach)), 0, _SHADOW - 1).astype(np.int32)
+            j = clamp(np.rint(y + _F(dy * reach)), 0, _SHADOW - 1).astype(np.int32)
+            total += clamp((height - self.map[j, i]) * _F(40) + _F(1), 0, 1)
         inside = (np.abs(a) < self.half * _F(0.97)) & (np.abs(b) < self.half * _F(0.97))
         return np.where(inside, total / _F(len(_DISK)), _F(1))
 
@@ -210,8 +212,8 @@ def _contact(scene: Scene, p: Array) -> Array:
     for axis in (0, 1):
         for _ in range(2):
             near = (near + np.roll(near, 1, axis) + np.roll(near, -1, axis)) / _F(3)
-    x = np.clip((p[0] / scene.stretch[0] / _F(1.6) + 1) * _F(n / 2) - _F(0.5), 0, n - 1.001)
-    z = np.clip((p[2] / scene.stretch[2] / _F(1.6) + 1) * _F(n / 2) - _F(0.5), 0, n - 1.001)
+    x = clamp((p[0] / scene.stretch[0] / _F(1.6) + 1) * _F(n / 2) - _F(0.5), 0, n - 1.001)
+    z = clamp((p[2] / scene.stretch[2] / _F(1.6) + 1) * _F(n / 2) - _F(0.5), 0, n - 1.001)
     i, j = x.astype(np.int32), z.astype(np.int32)
     fx, fz = x - i, z - j
     blend = (
@@ -253,7 +255,7 @@ def _shade(scene: Scene, view: _View, shadow: _ShadowMap) -> Array:
         else:
             weight = surface.cloud(flat * _F(ground.scale * 0.6), 2)
         # Far patterns melt into their mean before they would shimmer.
-        fade = np.clip(_F(1.35) - view.t[at] * _F(ground.scale * scene.lens / 14), _F(0), _F(1))
+        fade = clamp(_F(1.35) - view.t[at] * _F(ground.scale * scene.lens / 14), 0, 1)
         weight = weight * fade + _F(0.4) * (_F(1) - fade)
         paint = _mix(ground.paints[0], ground.paints[1], weight)
         slope = _F(max(float((normal * scene.light).sum()), 0.12))
@@ -293,13 +295,11 @@ def _shade_part(
     light = scene.light[:, None]
     facing = n[0] * light[0] + n[1] * light[1] + n[2] * light[2]
     wrap = _F(material.wrap)
-    diffuse = np.clip((facing + wrap) / (1 + wrap), 0, 1) * (
-        lit * (1 - wrap * 0.4) + wrap * _F(0.4)
-    )
-    glance = np.clip((n * toward).sum(axis=0), 0, 1)
+    diffuse = clamp((facing + wrap) / (1 + wrap), 0, 1) * (lit * (1 - wrap * 0.4) + wrap * _F(0.4))
+    glance = clamp((n * toward).sum(axis=0), 0, 1)
     half = light + toward
     half = half / np.maximum(np.sqrt((half * half).sum(axis=0)), _F(1e-6))
-    spark = np.clip((n * half).sum(axis=0), 0, 1) ** _F(material.sharp)
+    spark = clamp((n * half).sum(axis=0), 0, 1) ** _F(material.sharp)
     spark = spark * lit * (facing > 0) * _F(material.shine)
     sky = _F(0.5) + _F(0.5) * n[1]
     around = _F(scene.ambient) * (_F(0.42) + _F(0.58) * sky)
@@ -307,8 +307,8 @@ def _shade_part(
     mirror = _F(material.mirror) + (_F(0.04) + _F(material.mirror) * _F(0.5)) * (1 - glance) ** 5
     if material.mirror > 0.01:
         r_y = 2 * glance * n[1] - toward[1]
-        up = np.clip(r_y * _F(1.5) + _F(0.5), 0, 1)
-        window = np.clip((r_y - _F(0.55)) * _F(6), 0, 1) * _F(0.8)
+        up = clamp(r_y * _F(1.5) + _F(0.5), 0, 1)
+        window = clamp((r_y - _F(0.55)) * _F(6), 0, 1) * _F(0.8)
         seen = (
             scene.horizon[1][:, None] * (1 - up) + scene.horizon[0][:, None] * up + window
         ) * _F(0.55 + scene.ambient)
@@ -347,7 +347,7 @@ def _graded(picture: Array, grade: Grade) -> Array:
     """[3, n] developed as another photographer would: saturation, then a curve a channel."""
     grey = picture[0] * _F(0.3) + picture[1] * _F(0.55) + picture[2] * _F(0.15)
     out = grey + (picture - grey) * _F(grade.saturation)
-    np.clip(out, _F(1e-4), _F(1), out=out)
+    out = clamp(out, 1e-4, 1)
     for channel, (gamma, low, high) in zip(out, grade.curves, strict=True):
         np.power(channel, _F(gamma), out=channel)
         channel *= _F(high - low)

@@ -58,7 +58,7 @@ def _touching(sketch: Sketch, shells: list[Array]) -> NDArray[np.bool_]:
     row = 0
     for part in sketch.parts:
         shape = form(part)
-        for turn, place, centre in zip(shape.turns, shape.places, shape.centres(), strict=True):
+        for turn, place, centre in zip(shape.turns, shape.places, shape.centres, strict=True):
             away = every - centre[:, None]
             close = np.flatnonzero((away * away).sum(axis=0) < (shape.radius + TOUCH) ** 2)
             own = np.einsum("ji,jn->in", turn, every[:, close] - place[:, None])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isekai.sources.procedural.sdf import Array
+from isekai.sources.procedural.sdf import Array, clamp
 
 _F = np.float32
 
@@ -93,7 +93,7 @@ def _cells(p: Array) -> tuple[Array, Array, Array]:
 def _wave(x: Array) -> Array:
     """A soft-edged square wave of period 1, 0..1."""
     triangle = np.abs(x - np.floor(x) - _F(0.5)) * _F(4) - _F(1)
-    return np.clip(triangle * _F(2) + _F(0.5), _F(0), _F(1))
+    return clamp(triangle * _F(2) + _F(0.5), 0, 1)
 
 
 def _around(p: Array) -> Array:
@@ -124,11 +124,11 @@ def _dots(p: Array) -> Array:
     cell = np.floor(p)
     away = p - cell - _F(0.5)
     far = np.sqrt(away[0] ** 2 + away[1] ** 2 + away[2] ** 2)
-    return np.clip((_F(0.42) - far) * _F(8), _F(0), _F(1))
+    return clamp((_F(0.42) - far) * _F(8), 0, 1)
 
 
 def _speckle(p: Array) -> Array:
-    return np.clip((noise(p * _F(2.2)) - _F(0.62)) * _F(7), _F(0), _F(1))
+    return clamp((noise(p * _F(2.2)) - _F(0.62)) * _F(7), 0, 1)
 
 
 def _marble(p: Array) -> Array:
@@ -138,14 +138,14 @@ def _marble(p: Array) -> Array:
 
 def _cell_pattern(p: Array) -> Array:
     first, second, name = _cells(p)
-    seam = np.clip((second - first) * _F(5), _F(0), _F(1))
+    seam = clamp((second - first) * _F(5), 0, 1)
     return _F(1) - seam * (_F(0.55) + _F(0.45) * name)
 
 
 def _cracks(p: Array) -> Array:
     warp = noise(p * _F(2.5)) * _F(0.35)
     first, second, _ = _cells(p + warp)
-    return np.clip(_F(1.15) - (second - first) * _F(7), _F(0), _F(1))
+    return clamp(_F(1.15) - (second - first) * _F(7), 0, 1)
 
 
 def _bricks(p: Array) -> Array:
@@ -154,7 +154,7 @@ def _bricks(p: Array) -> Array:
     x = (p[0] + p[2]) * _F(0.5) + _F(0.5) * (row % _F(2))
     x = x - np.floor(x)
     edge = np.minimum(np.minimum(x, 1 - x) * _F(2), np.minimum(y, 1 - y))
-    return np.clip(_F(1.2) - edge * _F(9), _F(0), _F(1))
+    return clamp(_F(1.2) - edge * _F(9), 0, 1)
 
 
 def _knit(p: Array) -> Array:
@@ -168,14 +168,14 @@ def _mesh(p: Array) -> Array:
     up = np.abs(np.sin(p[1] * _F(math.pi)))
     deep = np.abs(np.sin(p[2] * _F(math.pi)))
     least = np.minimum(np.minimum(across, up), deep)
-    return np.clip(_F(1.4) - least * _F(4), _F(0), _F(1))
+    return clamp(_F(1.4) - least * _F(4), 0, 1)
 
 
 def _planks(p: Array) -> Array:
     x = p[0] + _F(0.3) * np.floor(p[2] * _F(0.25))
     edge = np.minimum(x - np.floor(x), np.ceil(x) - x)
     grain = noise(np.stack([p[0] * _F(6), p[1] * _F(0.7), p[2] * _F(0.7)]))
-    return np.clip(_F(1.1) - edge * _F(14), _F(0), _F(1)) + _F(0.25) * grain
+    return clamp(_F(1.1) - edge * _F(14), 0, 1) + _F(0.25) * grain
 
 
 def _fuzz(p: Array) -> Array:
