@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isekai import sketch
-from isekai.sources.procedural.sdf import copies, form, rotation, smooth_min
+from isekai.sources.procedural.form import copies, form, rotation
+from isekai.sources.procedural.sdf import smooth_min
 from isekai.types import Part
 
 SIZES = {
@@ -130,7 +131,7 @@ def test_a_mirrored_copy_is_the_reflection():
         for turn, place in zip(shape.turns, shape.places, strict=True)
     ]
     flipped = p * np.float32([[-1], [1], [1]])
-    again = shape.field((shape.turns[1].T @ (flipped - shape.places[1][:, None])))
+    again = shape.field(shape.turns[1].T @ (flipped - shape.places[1][:, None]))
     np.testing.assert_allclose(both[0], again, atol=1e-5)
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from isekai.sources.procedural.sdf import Array, Field, Form, form, length, smooth_min
+from isekai.sources.procedural.form import Form, form
+from isekai.sources.procedural.sdf import Array, Field, length, smooth_min
 from isekai.types import Part
 
 _F = np.float32

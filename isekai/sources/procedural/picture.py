@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from isekai.sources.procedural import surface
+from isekai.sources.procedural.form import form
 from isekai.sources.procedural.march import Hits, Rays, cast
 from isekai.sources.procedural.scene import Grade, Scene, rays
-from isekai.sources.procedural.sdf import Array, clamp, form, length
+from isekai.sources.procedural.sdf import Array, clamp, length
 from isekai.types import Part
 
 _F = np.float32

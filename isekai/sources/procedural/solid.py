@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from isekai.sources.procedural.sdf import Array, Field, form
+from isekai.sources.procedural.form import form
+from isekai.sources.procedural.sdf import Array, Field
 from isekai.types import Sketch
 
 TOUCH = 0.015
