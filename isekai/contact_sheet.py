@@ -112,7 +112,7 @@ def png(
                 _paste(sheet, picture, (x, top + head), (tile, tile), radius=tile // 20)
         y += rows(group) * (cell_height + row_gap) - row_gap + band_gap
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    sheet.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())
 
 
