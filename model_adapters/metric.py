@@ -131,7 +131,7 @@ class LogisticRegression(_Metric):
             raise PluginError(f"model 'logreg' takes C above 0, given {C}")
         super().__init__(embedder, cache)
         self.C = C
-        self._fit = Fit(C=C, max_iter=1000)
+        self._fit = Fit(C=C, max_iter=1000, solver="newton-cholesky")
 
     def _settings(self) -> Mapping[str, object]:
         return {"C": self.C}
