@@ -3,10 +3,8 @@
 import os
 import re
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from isekai import card, contact_sheet, dedup, files, intake, parquet, plugins
+from isekai import card, contact_sheet, dedup, files, intake, parquet, plugins, progress
 from isekai.dataset import Dataset, Entry, fingerprint
 from isekai.errors import DataError, IsekaiError
 from isekai.images import UnreadableImage, decode
@@ -76,7 +74,7 @@ def run(
             "license": license,
         }
         if before == settings and _is_whole(out):
-            _tell(f"{out}: built from these images with these settings, nothing to do")
+            progress.tell(f"{out}: built from these images with these settings, nothing to do")
             return out
         if before not in (None, settings) and not force:
             changed = ", ".join(key for key in settings if before.get(key) != settings[key])
@@ -93,7 +91,7 @@ def run(
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     told = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
-    _tell(f"{out}: {told}, {len(rejected)} left out (see {out / 'rejected.jsonl'})")
+    progress.tell(f"{out}: {told}, {len(rejected)} left out (see {out / 'rejected.jsonl'})")
     return out
 
 
@@ -118,7 +116,7 @@ def _thin(
     features: list[NDArray[np.float32]] = []
     rejected = list(found.rejected)
     _refuse_small(found, found.rows, rejected)
-    with _progress(len(found.rows)) as advance:
+    with progress.bar(len(found.rows)) as advance:
         for start in range(0, len(found.rows), _BATCH):
             pictures = []
             for record, concept in found.rows[start : start + _BATCH]:
@@ -307,26 +305,3 @@ def _put_in_place(staging: Path, out: Path) -> None:
             shutil.rmtree(out / name)
         os.replace(staging / name, out / name)
     os.replace(staging / _MANIFEST, out / _MANIFEST)
-
-
-# ---------------------------------------------------------------- telling
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda number: None
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda number: bar.advance(task, number)

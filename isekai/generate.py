@@ -3,11 +3,11 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
-from isekai import files, plugins
+from isekai import files, plugins, progress
 from isekai import spec as specs
 from isekai.drawing import draw, usable_cores
 from isekai.errors import DataError, IsekaiError
@@ -117,19 +117,19 @@ def run(
         seed=seed,
         format=format,
     )
-    _tell(f"{len(work.requests)} images from the source '{work.name}' ({work.why})")
+    progress.tell(f"{len(work.requests)} images from the source '{work.name}' ({work.why})")
     _refuse_foreign(out)
     with files.lock(out), files.explained(out):
         files.sweep_temporaries(out)
         ledger = Ledger(out, work, force=force)
         if ledger.is_complete():
-            _tell(f"{out}: complete, nothing to do")
+            progress.tell(f"{out}: complete, nothing to do")
         else:
             ledger.settle()
             missing, before, started = ledger.missing(), len(ledger.records()), time.monotonic()
             with (
                 ledger.growing() as add,
-                _progress(len(missing), len(work.requests)) as advance,
+                progress.bar(len(work.requests), len(work.requests) - len(missing)) as advance,
                 closing(draw(work.source, missing, format=format, workers=workers)) as drawn,
             ):
                 for request, result in drawn:
@@ -137,12 +137,12 @@ def run(
                     advance()
             ledger.finish()
             images, seconds = len(ledger.records()), time.monotonic() - started
-            _tell(f"{out}: {images - before} drawn in {seconds:.1f} s, {images} in all")
+            progress.tell(f"{out}: {images - before} drawn in {seconds:.1f} s, {images} in all")
     refusals = ledger.refusals()
     if refusals and len(refusals) == len(work.requests):
         raise DataError(f"{out}: no image could be drawn; the first: {refusals[0].reason}")
     if refusals:
-        _tell(f"{out}: {len(refusals)} could not be drawn; see {out / 'rejected.jsonl'}")
+        progress.tell(f"{out}: {len(refusals)} could not be drawn; see {out / 'rejected.jsonl'}")
     return out
 
 
@@ -187,36 +187,3 @@ def _refuse_foreign(out: Path) -> None:
         raise DataError(
             f"{out}: holds '{others[0]}' but no ledger of images; give --out a new or empty folder"
         )
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _progress(missing: int, total: int) -> Iterator[Callable[[], None]]:
-    """A bar with rate and time left on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda: None
-        return
-    rate = TextColumn("{task.fields[rate]}")
-    columns = (BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total, completed=total - missing, rate="")
-
-        def advance() -> None:
-            bar.advance(task)
-            speed = bar.tasks[0].speed
-            bar.update(task, rate=f"{speed:.1f}/s" if speed else "")
-
-        yield advance
