@@ -122,7 +122,7 @@ def test_edges_are_smooth():
 
 def test_the_ground_is_where_the_lowest_part_ends():
     box = bounds(Sketch(parts=(BALL,)))
-    assert box.low[1] == pytest.approx(-0.8, abs=0.03)
+    assert box.low[1] == pytest.approx(-0.8, abs=0.01)
     assert box.high[0] == pytest.approx(0.8, abs=0.03)
     standing = compose(Sketch(parts=(BALL,)), np.random.default_rng(0))
     lifted = compose(Sketch(parts=(BALL,), lift=0.5), np.random.default_rng(0))
