@@ -189,7 +189,7 @@ def bench(
     from rich.console import Console
 
     from isekai import bench as step
-    from isekai import plugins, report
+    from isekai import plugins, report, runs
 
     models, tasks = model or ["prototype"], task or ["twin"]
     options = plugins.options(option or [])
@@ -217,7 +217,7 @@ def bench(
     if json_:
         typer.echo((made / "results.json").read_text(encoding="utf-8"), nl=False)
         return
-    Console(stderr=True).print(report.table(step.results(made)))
+    Console(stderr=True).print(report.table(runs.results(made)))
     typer.echo(made)
 
 
@@ -299,14 +299,13 @@ def demo(
     """Draw, build and bench a few groups: a table, a plot and a contact sheet in minutes."""
     from rich.console import Console
 
-    from isekai import bench as step
     from isekai import demo as demonstration
-    from isekai import report
+    from isekai import report, runs
 
     made = demonstration.run(out)
     console = Console(stderr=True)
     console.print()
-    console.print(report.table(step.results(made / "run")))
+    console.print(report.table(runs.results(made / "run")))
     typer.echo(demonstration.summary(made))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from isekai import bench, files
+from isekai import bench, files, runs
 from isekai.dataset import Dataset
 from isekai.errors import BusyError, DataError, IsekaiError, PluginError
 from isekai.files import read_json, read_jsonl
@@ -112,7 +112,7 @@ def test_a_run_is_a_folder_anyone_can_read(bench_run, tiny_dataset):
 
 def test_results_follow_from_the_predictions(bench_run, tiny_dataset):
     out = bench_run(models=[Oracle(tiny_dataset), "chance"], tasks=["twin", "foil"])
-    cells = {(r.task, r.model, r.shots_per_class): r for r in bench.results(out)}
+    cells = {(r.task, r.model, r.shots_per_class): r for r in runs.results(out)}
     assert list(cells)[:4] == [
         ("twin", "oracle", 0),
         ("twin", "oracle", 1),
@@ -137,7 +137,7 @@ def test_results_follow_from_the_predictions(bench_run, tiny_dataset):
 def test_the_metric_baselines_bind_words_that_nobody_has_met(bench_run):
     models = ["prototype", "knn", "logreg", "chance"]
     out = bench_run(models=models, shots=(2,), episodes=1, queries=2)
-    *metric, chance = bench.results(out)
+    *metric, chance = runs.results(out)
     assert all(result.metrics["accuracy"].value > 0.9 for result in metric)
     assert chance.metrics["accuracy"].low < 0.5 < chance.metrics["accuracy"].high
 
@@ -319,15 +319,18 @@ def test_a_broken_episode_fails_with_its_reason_and_ends_nothing(
     assert outcomes(out, "twin/plant/001") == outcomes(out, "twin/stone/001") == "a" * 8 + "c" * 16
     failed = [row for row in predictions(out) if row.outcome == "failed"]
     assert all(told in row.error and row.answer is None for row in failed)
-    last = bench.results(out)[-1]
+    last = runs.results(out)[-1]
     assert last.metrics["accuracy"].value == 1  # a failure is not an answer
     assert last.outcomes["failed"] == left[16:].count("f")
     assert read_json(out / "manifest.json", dict[str, object])["failed"] == left.count("f")
     assert "failed" in (out / "table.md").read_text()
 
 
-def test_what_failed_is_asked_again_by_the_next_run(bench_run, tiny_dataset):
+def test_what_failed_is_asked_again_by_the_next_run(bench_run, tiny_dataset, tmp_path):
     bench_run(models=[Oracle(tiny_dataset, raising(OSError("no route")), "twin/plant/000")])
+    with pytest.raises(KeyboardInterrupt):
+        bench_run(models=[Oracle(tiny_dataset, raising(KeyboardInterrupt()), "twin/plant/000")])
+    assert not (tmp_path / "run" / "manifest.json").exists()
     mended = Oracle(tiny_dataset)
     out = bench_run(models=[mended])
     assert mended.asked == ["twin/plant/000"]
@@ -340,7 +343,7 @@ def test_a_model_that_fails_throughout_still_ends_with_a_table(bench_run, tiny_d
             raise RuntimeError("no weights")
 
     out = bench_run(models=[Broken(tiny_dataset)])
-    assert [result.metrics for result in bench.results(out)] == [{}] * 3
+    assert [result.metrics for result in runs.results(out)] == [{}] * 3
     assert "100 % failed" in (out / "table.md").read_text()
     assert read_json(out / "results.json", dict[str, object])["failures"] == {
         "broken: RuntimeError: no weights": 144
