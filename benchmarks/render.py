@@ -1,6 +1,6 @@
 """Measures the procedural source: pictures a second, memory a worker, and what the parts cost.
 
-    python benchmarks/render.py [--size 192] [--per-concept 4] [--workers 2]
+    python benchmarks/render.py [--size 192] [--per-concept 12] [--workers 2]
 
 Draws all sixty concepts with `isekai generate` and, in the same run, the same requests on one
 core without the harness. The ratio says what the workers gain; the last lines say where the time
@@ -23,7 +23,7 @@ from isekai.sources.procedural.scene import bounds, compose
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--size", type=int, default=192)
-    parser.add_argument("--per-concept", type=int, default=4)
+    parser.add_argument("--per-concept", type=int, default=12)
     parser.add_argument("--workers", type=int, default=2)
     given = parser.parse_args()
     concepts = [concept for group in spec.load() for concept in group.concepts]

@@ -1,4 +1,4 @@
-"""The procedural source: reproducible pictures that show what matters and give nothing else away."""
+"""The procedural source: reproducible pictures that show what matters and nothing else."""
 
 import hashlib
 import os
@@ -105,8 +105,9 @@ def shares(scene) -> np.ndarray:
 
     step = (np.arange(96, dtype=np.float32) + 0.5) / 96 * 2 - 1
     u, v = (m.ravel() for m in np.meshgrid(step, step))
-    hits = _look(scene, u, v).thing
-    counts = np.bincount(hits.part[hits.part >= 0], minlength=len(scene.parts))
+    part = _look(scene, u, v).hits.part
+    own = part[(part >= 0) & (part < len(scene.parts))]
+    counts = np.bincount(own, minlength=len(scene.parts))
     return counts / counts.sum()
 
 

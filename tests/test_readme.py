@@ -50,7 +50,9 @@ def test_every_option_that_the_readme_names_exists():
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md"])
 def test_paths_in_the_papers_exist(name: str):
     text = (ROOT / name).read_text(encoding="utf-8")
-    for path in re.findall(r"`((?:isekai|tests|prompts|benchmarks|model_adapters)/[\w./-]+)`", text):
+    for path in re.findall(
+        r"`((?:isekai|tests|prompts|benchmarks|model_adapters)/[\w./-]+)`", text
+    ):
         assert (ROOT / path).exists(), path
 
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from isekai.sources.procedural.sdf import SHAPES, Array, Field, length, rope, spline
+from isekai.sources.procedural.sdf import SHAPES, Array, Field, clamp, length, rope, spline
 from isekai.types import Part
 
 _F = np.float32
@@ -156,8 +156,9 @@ def _bent(field: Field, degrees: float) -> Field:
         away = length(x, p[1])
         angle = np.arctan2(p[1], x)
         own = np.stack([_F(radius) - _F(sign) * away, angle * _F(abs(radius)), p[2]])
-        # Nearer to the centre of the bend, space is stretched by radius / away.
-        return field(own) * np.minimum(away * _F(0.95 / abs(radius)), _F(0.95))
+        # Nearer to the centre of the bend, space is stretched by radius / away; and a chord is
+        # down to 2 / pi of the arc along which the straight part measures.
+        return field(own) * clamp(away * _F(0.62 / abs(radius)), 0.02, 0.62)
 
     return distance
 

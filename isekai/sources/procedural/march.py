@@ -12,7 +12,7 @@ from isekai.types import Part
 
 _F = np.float32
 _GRAZE = 0.012
-_STEPS = 20
+_STEPS = 32
 _CORNERS = np.array([[1, -1, -1, 1], [-1, -1, 1, 1], [-1, 1, -1, 1]], dtype=np.float32)
 """[3, 4] corners of a tetrahedron."""
 
@@ -46,8 +46,16 @@ class Rays:
     """Distance from a surface at which a ray has hit it, sketch units."""
 
 
-def cast(parts: Sequence[Part], rays: Rays, *, normals: bool = True) -> Hits:
-    """The nearest hit of each ray."""
+def cast(
+    parts: Sequence[Part], rays: Rays, *, apart: Sequence[Part] = (), normals: bool = True
+) -> Hits:
+    """The nearest hit of each ray: all parts are marched in step, then the nearest hits described.
+
+    `parts` hang together; those of `apart`, which count on behind them, stand alone and never melt.
+
+    Marching together halves the calls, and a ray that has hit something stops all of its marches
+    that are farther on.
+    """
     n = rays.direction.shape[1]
     hits = Hits(
         t=np.full(n, np.inf, dtype=np.float32),
@@ -58,11 +66,17 @@ def cast(parts: Sequence[Part], rays: Rays, *, normals: bool = True) -> Hits:
     )
     among = _around(parts, rays)
     melting = [(i, part) for i, part in enumerate(parts) if part.melt > 0]
+    solids: list[_Part | _Melted] = []
     if melting:
-        _cast_melted(melting, rays, among, hits, normals)
+        solids += _Melted.met(melting, rays, among)
     for i, part in enumerate(parts):
         if part.melt <= 0:
-            _cast_part(i, form(part), rays, among, hits, normals)
+            solids += _Part.met(i, form(part), rays, among)
+    for i, part in enumerate(apart, start=len(parts)):
+        solids += _Part.met(i, form(part), rays, _around([part], rays))
+    if solids:
+        for solid, chosen, t in _march(solids, rays.near, hits):
+            solid.describe(chosen, t, hits, normals)
     return hits
 
 
@@ -77,79 +91,157 @@ def _around(parts: Sequence[Part], rays: Rays) -> NDArray[np.intp]:
     middle = (centres.min(axis=0) + centres.max(axis=0)) / _F(2)
     radius = float((length(*(centres - middle).T) + reach).max()) * 1.001 + 0.002
     met = None if rays.start is None else np.flatnonzero(np.isfinite(rays.start))
-    return _meeting(rays, met, middle, radius)[0]
+    return _meeting(rays, met, middle, radius)
 
 
-def _cast_part(
-    i: int, shape: Form, rays: Rays, among: NDArray[np.intp], hits: Hits, normals: bool
-) -> None:
-    found = _candidates(shape, rays, among, hits.t, 0.0)
-    if found is None:
-        return
-    ray, copy, enter, leave = found
-    o = _local_points(shape, copy, _pick(rays.origin, ray))
-    d = _local_vectors(shape, copy, rays.direction.take(ray, axis=1))
-    hit, t = _march(shape.field, o, d, enter, leave, rays.near)
-    if not hit.size:
-        return
-    ray, copy, t = ray[hit], copy[hit], t[hit]
-    best = _nearest_first(ray, t, hits.t)
-    ray, copy, t, hit = ray[best], copy[best], t[best], hit[best]
-    p = o[:, hit] + d[:, hit] * t
-    hits.t[ray], hits.part[ray], hits.copy[ray] = t, i, copy
-    hits.local[:, ray] = p
-    if normals:
-        gradient = _gradient(shape.field, p)
-        hits.normal[:, ray] = _rotate(shape.turns[copy], gradient)
+@dataclass(slots=True)
+class _Part:
+    """The copies of one part, and the rays that meet the balls around them."""
+
+    i: int
+    shape: Form
+    ray: NDArray[np.intp]
+    copy: NDArray[np.intp]
+    enter: Array
+    leave: Array
+    o: Array
+    """[3, m] origins and `d` directions in the copies' own frames."""
+    d: Array
+
+    @classmethod
+    def met(cls, i: int, shape: Form, rays: Rays, among: NDArray[np.intp]) -> "list[_Part]":
+        found = _candidates(shape, rays, among, 0.0)
+        if found is None:
+            return []
+        ray, copy, enter, leave = found
+        o = _local_points(shape, copy, _pick(rays.origin, ray))
+        d = _local_vectors(shape, copy, rays.direction.take(ray, axis=1))
+        return [cls(i, shape, ray, copy, enter, leave, o, d)]
+
+    def distance(self, p: Array) -> Array:
+        return self.shape.field(p)
+
+    def describe(self, chosen: NDArray[np.intp], t: Array, hits: Hits, normals: bool) -> None:
+        ray, copy = self.ray[chosen], self.copy[chosen]
+        p = self.o[:, chosen] + self.d[:, chosen] * t
+        hits.part[ray], hits.copy[ray], hits.local[:, ray] = self.i, copy, p
+        if normals:
+            own = _gradient(self.shape.field, p)
+            hits.normal[:, ray] = np.einsum("nij,jn->in", self.shape.turns[copy], own)
 
 
-def _cast_melted(
-    parts: Sequence[tuple[int, Part]],
-    rays: Rays,
-    among: NDArray[np.intp],
-    hits: Hits,
-    normals: bool,
-) -> None:
+@dataclass(slots=True)
+class _Melted:
     """All melting parts as one solid: their distances joined by a smooth minimum."""
-    solids = [(i, part.melt, form(part)) for i, part in parts]
-    n = rays.direction.shape[1]
-    enter = np.full(n, np.inf, dtype=np.float32)
-    leave = np.full(n, -np.inf, dtype=np.float32)
-    for _, melt, shape in solids:
-        found = _candidates(shape, rays, among, hits.t, melt)
-        if found is not None:
-            ray, _, t0, t1 = found
-            np.minimum.at(enter, ray, t0)
-            np.maximum.at(leave, ray, t1)
-    met = np.flatnonzero(enter < leave)
-    if not met.size:
-        return
 
-    def distance(p: Array) -> Array:
-        total = None
+    solids: list[tuple[int, float, Form]]
+    ray: NDArray[np.intp]
+    enter: Array
+    leave: Array
+    o: Array
+    d: Array
+
+    @classmethod
+    def met(
+        cls, parts: Sequence[tuple[int, Part]], rays: Rays, among: NDArray[np.intp]
+    ) -> "list[_Melted]":
+        solids = [(i, part.melt, form(part)) for i, part in parts]
+        n = rays.direction.shape[1]
+        enter = np.full(n, np.inf, dtype=np.float32)
+        leave = np.full(n, -np.inf, dtype=np.float32)
         for _, melt, shape in solids:
+            found = _candidates(shape, rays, among, melt)
+            if found is not None:
+                ray, _, t0, t1 = found
+                np.minimum.at(enter, ray, t0)
+                np.maximum.at(leave, ray, t1)
+        ray = (enter < leave).nonzero()[0]
+        if not ray.size:
+            return []
+        d = rays.direction.take(ray, axis=1)
+        o = np.broadcast_to(_pick(rays.origin, ray), d.shape)
+        return [cls(solids, ray, enter[ray], leave[ray], o, d)]
+
+    def distance(self, p: Array) -> Array:
+        total = None
+        for _, melt, shape in self.solids:
             for own in _distances(shape, p, melt)[0]:
                 total = own if total is None else smooth_min(total, own, melt)
         assert total is not None
         return total
 
-    o, d = _pick(rays.origin, met), rays.direction.take(met, axis=1)
-    hit, t = _march(distance, o, d, enter[met], leave[met], rays.near)
-    if not hit.size:
-        return
-    t, ray = t[hit], met[hit]
-    p = _pick(o, hit) + d[:, hit] * t
-    closest = np.full(hit.size, np.inf, dtype=np.float32)
-    for i, melt, shape in solids:
-        own, local = _distances(shape, p, melt)
-        for k in range(len(own)):
-            mine = own[k] < closest
-            closest[mine] = own[k][mine]
-            hits.part[ray[mine]], hits.copy[ray[mine]] = i, k
-            hits.local[:, ray[mine]] = local(k, mine)
-    hits.t[ray] = t
-    if normals:
-        hits.normal[:, ray] = _gradient(distance, p)
+    def describe(self, chosen: NDArray[np.intp], t: Array, hits: Hits, normals: bool) -> None:
+        """Each place belongs to the copy that is nearest on its own."""
+        ray = self.ray[chosen]
+        p = self.o[:, chosen] + self.d[:, chosen] * t
+        closest = np.full(ray.size, np.inf, dtype=np.float32)
+        for i, melt, shape in self.solids:
+            own, local = _distances(shape, p, melt)
+            for k in range(len(own)):
+                mine = own[k] < closest
+                closest[mine] = own[k][mine]
+                hits.part[ray[mine]], hits.copy[ray[mine]] = i, k
+                hits.local[:, ray[mine]] = local(k, mine)
+        if normals:
+            hits.normal[:, ray] = _gradient(self.distance, p)
+
+
+def _march(
+    solids: "Sequence[_Part | _Melted]", near: float, hits: Hits
+) -> "Iterator[tuple[_Part | _Melted, NDArray[np.intp], Array]]":
+    """Step all marches by the distances around them, into `hits.t`.
+
+    Yields each solid with the marches of it that hit first of all on their rays, and where.
+    """
+    sizes = [solid.ray.size for solid in solids]
+    bounds = np.cumsum([0, *sizes])
+    ray, now, end = (
+        np.concatenate([getattr(solid, name) for solid in solids])
+        for name in ("ray", "enter", "leave")
+    )
+    o, d = (np.concatenate([getattr(solid, n) for solid in solids], axis=1) for n in "od")
+    march, parts = np.arange(ray.size), bounds
+    active = np.ones(ray.size, dtype=bool)
+    few = ray.size // 64
+    best = np.full(hits.t.size, -1, dtype=np.intp)
+    for count in range(_STEPS):
+        p = o + d * now
+        step = np.empty_like(now)
+        for k, solid in enumerate(solids):
+            start, stop = parts[k], parts[k + 1]
+            if stop > start:
+                step[start:stop] = solid.distance(p[:, start:stop])
+        if count > 6:  # rays that graze a surface would creep along it
+            near = min(near * 1.2, 2 * _GRAZE)
+            # The last few of many cost as many calls as all did, and graze.
+            if ray.size <= few:
+                near = max(near, _GRAZE)
+        arrived = step < _F(near)
+        arrived &= active
+        at = arrived.nonzero()[0]
+        if at.size:
+            at = at[np.lexsort((at, -now[at]))]  # the nearest is written last, and stays
+            at = at[now[at] < hits.t[ray[at]]]
+            hits.t[ray[at]] = now[at]
+            best[ray[at]] = march[at]
+        now += step
+        active &= ~arrived
+        active &= now < end
+        active &= now < hits.t[ray]
+        left = active.nonzero()[0]
+        if not left.size:
+            break
+        if left.size < 0.7 * ray.size:  # moving the marches together costs about half a step
+            ray, now, end, march = ray[left], now[left], end[left], march[left]
+            o, d = o.take(left, axis=1), d.take(left, axis=1)
+            parts = np.searchsorted(left, parts)
+            active = np.ones(left.size, dtype=bool)
+    first = np.sort(best[best >= 0])
+    cuts = np.searchsorted(first, bounds)
+    for k, solid in enumerate(solids):
+        chosen = first[cuts[k] : cuts[k + 1]] - bounds[k]
+        if chosen.size:
+            yield solid, chosen, hits.t[solid.ray[chosen]]
 
 
 def _distances(
@@ -180,80 +272,48 @@ def _distances(
 
 
 def _candidates(
-    shape: Form, rays: Rays, among: NDArray[np.intp], limit: Array, margin: float
+    shape: Form, rays: Rays, among: NDArray[np.intp], margin: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array] | None:
-    """Rays that meet the ball around a copy: ray, copy, entry and exit distances."""
+    """Rays that meet the ball around a copy: ray, copy (ascending), entry and exit distances."""
     centres = shape.centres
     radius = (shape.radius + margin) * 1.001 + 0.002
-    if len(centres) > 4:
+    if len(centres) > 1:
         middle = (centres.min(axis=0) + centres.max(axis=0)) / _F(2)
-        away = np.sqrt(((centres - middle) ** 2).sum(axis=1))
-        among = _meeting(rays, among, middle, float(away.max()) + radius)[0]
-    found = []
-    for k, centre in enumerate(centres):
-        ray, enter, leave = _meeting(rays, among, centre, radius)
-        enter = np.maximum(enter, _F(0) if rays.start is None else rays.start[ray])
-        leave = np.minimum(leave, limit[ray])
-        ahead = enter < leave
-        if ahead.any():
-            copy = np.full(int(ahead.sum()), k)
-            found.append((ray[ahead], copy, enter[ahead], leave[ahead]))
-    if not found:
+        away = length(*(centres - middle).T)
+        among = _meeting(rays, among, middle, float(away.max()) + radius)
+    if not among.size:
         return None
-    ray, copy, enter, leave = (np.concatenate(column) for column in zip(*found, strict=True))
-    return ray, copy, enter, leave
+    along, half = _chords(rays, among, centres, radius)
+    copy, at = (half > 0).nonzero()
+    middle, chord, ray = along[copy, at], np.sqrt(half[copy, at]), among[at]
+    enter = np.maximum(middle - chord, _F(0) if rays.start is None else rays.start[ray])
+    leave = middle + chord
+    ahead = (enter < leave).nonzero()[0]
+    return (ray[ahead], copy[ahead], enter[ahead], leave[ahead]) if ahead.size else None
 
 
 def _meeting(
     rays: Rays, among: NDArray[np.intp] | None, centre: Array, radius: float
-) -> tuple[NDArray[np.intp], Array, Array]:
-    """Rays (of those `among`) through a ball, with the distances at which they enter and leave."""
+) -> NDArray[np.intp]:
+    """The rays, of those `among`, that pass through a ball."""
+    met = (_chords(rays, among, centre[None], radius)[1][0] > 0).nonzero()[0]
+    return met if among is None else among[met]
+
+
+def _chords(
+    rays: Rays, among: NDArray[np.intp] | None, centres: Array, radius: float
+) -> tuple[Array, Array]:
+    """[k, n] how far along each ray is nearest to each centre, and the half chord squared there."""
     origin, direction = rays.origin, rays.direction
     if among is not None:
         origin, direction = _pick(origin, among), direction.take(among, axis=1)
-    away = centre[:, None] - origin
-    along = away[0] * direction[0] + away[1] * direction[1] + away[2] * direction[2]
+    x, y, z = (centres[:, j : j + 1] - origin[j] for j in range(3))
+    along = x * direction[0]
+    along += y * direction[1]
+    along += z * direction[2]
     half = along * along
-    half -= away[0] * away[0] + away[1] * away[1] + away[2] * away[2] - _F(radius * radius)
-    met = (half > 0).nonzero()[0]
-    chord, middle = np.sqrt(half[met]), along[met]
-    return (met if among is None else among[met]), middle - chord, middle + chord
-
-
-def _march(
-    field: Field, o: Array, d: Array, enter: Array, leave: Array, near: float
-) -> tuple[NDArray[np.intp], Array]:
-    """Step every ray by the distance around it; returns the rays that hit, and all distances t."""
-    t = enter.copy()
-    ray, now, end = np.arange(d.shape[1]), enter.copy(), leave
-    active = np.ones(ray.size, dtype=bool)
-    hits = []
-    few = t.size // 64
-    for count in range(_STEPS):
-        step = field(o + d * now)
-        if count > 10:  # rays that graze a surface would creep along it
-            near *= 1.25
-        # The last few of many would cost as many calls as all did; they graze, too.
-        last = count > 4 and ray.size <= few
-        arrived = step < _F(max(near, _GRAZE) if last else near)
-        arrived &= active
-        if arrived.any():
-            hit = ray[arrived]
-            hits.append(hit)
-            t[hit] = now[arrived]
-        if last:
-            break
-        now += step
-        active &= now < end
-        active &= ~arrived
-        left = active.nonzero()[0]
-        if not left.size:
-            break
-        if left.size < 0.7 * ray.size:  # moving the rays together costs about half a step
-            ray, now, end = ray[left], now[left], end[left]
-            o, d = _pick(o, left), d.take(left, axis=1)
-            active = np.ones(left.size, dtype=bool)
-    return (np.concatenate(hits) if hits else np.empty(0, dtype=np.intp)), t
+    half -= x * x + y * y + z * z - _F(radius * radius)
+    return along, half
 
 
 def _gradient(field: Field, p: Array, reach: float = 0.004) -> Array:
@@ -264,15 +324,6 @@ def _gradient(field: Field, p: Array, reach: float = 0.004) -> Array:
     total: Array = np.stack([a - b - c + d, -a - b + c + d, -a + b - c + d])
     total /= np.maximum(length(*total), _F(1e-9))
     return total
-
-
-def _nearest_first(ray: NDArray[np.intp], t: Array, best: Array) -> NDArray[np.intp]:
-    """Of several hits of a ray the nearest, where it is nearer than what was found before."""
-    order = np.lexsort((t, ray))
-    first = np.ones(order.size, dtype=bool)
-    first[1:] = ray[order[1:]] != ray[order[:-1]]
-    chosen = order[first]
-    return chosen[t[chosen] < best[ray[chosen]]]
 
 
 def _pick(origin: Array, ray: NDArray[np.intp]) -> Array:
@@ -310,10 +361,6 @@ def _turn_back(turn: Array, vectors: Array, out: Array) -> None:
         np.multiply(x, turn[0, j], out=out[j])
         out[j] += turn[1, j] * y
         out[j] += turn[2, j] * z
-
-
-def _rotate(turns: Array, vectors: Array) -> Array:
-    return np.einsum("nij,jn->in", turns, vectors)
 
 
 def _rotate_back(turns: Array, vectors: Array) -> Array:

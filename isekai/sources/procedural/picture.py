@@ -9,7 +9,7 @@ from isekai.sources.procedural import surface
 from isekai.sources.procedural.form import form
 from isekai.sources.procedural.march import Hits, Rays, cast
 from isekai.sources.procedural.scene import Grade, Scene, rays
-from isekai.sources.procedural.sdf import Array, clamp, length
+from isekai.sources.procedural.sdf import Array, clamp
 from isekai.types import Part
 
 _F = np.float32
@@ -17,7 +17,7 @@ _SHADOW = 112
 """Side of the shadow map, texels."""
 _REACH = 1.9
 """Half the shadow map's side, in radii of the concept."""
-_NOTHING, _FLOOR, _WALL, _THING, _CLUTTER = 0, 1, 2, 3, 4
+_NOTHING, _FLOOR, _WALL, _SOLID = 0, 1, 2, 3
 _CORNERS = ((-0.37, -0.13), (0.3, -0.26), (0.07, 0.39))
 """Places of an edge pixel's three further rays, round its middle, in pixels."""
 _DISK = tuple(
@@ -31,14 +31,13 @@ _DISK = tuple(
 
 @dataclass(slots=True)
 class _View:
-    """What the rays met: distances, kinds, and the hits of the concept and of the clutter."""
+    """What the rays met: distances, kinds, and the hits of solids, clutter behind the parts."""
 
     origin: Array
     direction: Array
     t: Array
     kind: NDArray[np.uint8]
-    thing: Hits
-    clutter: Hits
+    hits: Hits
 
 
 def render(scene: Scene, size: int) -> NDArray[np.uint8]:
@@ -55,7 +54,7 @@ def render(scene: Scene, size: int) -> NDArray[np.uint8]:
             np.array(side, dtype=np.float32)[:, None] * pixel
             for side in zip(*_CORNERS, strict=True)
         )
-        start = np.tile(_before(view.thing.t, size)[edge], len(_CORNERS))
+        start = np.tile(_before(view.hits.t, size)[edge], len(_CORNERS))
         fine = _look(scene, (u[edge] + du).ravel(), (v[edge] + dv).ravel(), start)
         tones = _tone(_shade(scene, fine, shadow)).reshape(3, len(_CORNERS), edge.size)
         picture = _tone(colour)
@@ -74,8 +73,7 @@ def _look(scene: Scene, u: Array, v: Array, start: Array | None = None) -> _View
         scene.eye, scene.axes, scene.lens, u - _F(scene.shift[0]), v - _F(scene.shift[1])
     )
     sight = Rays(origin=origin, direction=direction, start=start)
-    thing = _cast_thing(scene, sight)
-    clutter = cast(scene.clutter, Rays(origin=origin, direction=direction))
+    hits = cast(scene.parts, sight, apart=scene.clutter)
     t = np.full(direction.shape[1], 60.0, dtype=np.float32)
     kind = np.full(direction.shape[1], _NOTHING, dtype=np.uint8)
     heading = scene.axes[2] * np.array([1, 0, 1], dtype=np.float32)
@@ -94,32 +92,12 @@ def _look(scene: Scene, u: Array, v: Array, start: Array | None = None) -> _View
             ),
         ),
         (_WALL, np.divide(to_wall, toward, where=toward > 1e-4, out=np.full_like(t, np.inf))),
-        (_THING, thing.t),
-        (_CLUTTER, clutter.t),
+        (_SOLID, hits.t),
     ):
         nearer = distance < t
         t[nearer] = distance[nearer]
         kind[nearer] = which
-    return _View(origin, direction, t, kind, thing, clutter)
-
-
-def _cast_thing(scene: Scene, sight: Rays, normals: bool = True) -> Hits:
-    """The concept is stretched: cast in its own space, then carry distances and normals back."""
-    stretch = scene.stretch[:, None]
-    local = sight.direction / stretch
-    longer = length(*local)
-    own = Rays(
-        origin=sight.origin / stretch,
-        direction=local / longer,
-        start=None if sight.start is None else sight.start * longer,
-        near=sight.near,
-    )
-    hits = cast(scene.parts, own, normals=normals)
-    hits.t = hits.t / longer
-    if normals:
-        normal = hits.normal / stretch
-        hits.normal = normal / np.maximum(length(*normal), _F(1e-9))  # type: ignore[assignment]
-    return hits
+    return _View(origin, direction, t, kind, hits)
 
 
 def _before(t: Array, size: int) -> Array:
@@ -133,14 +111,12 @@ def _before(t: Array, size: int) -> Array:
 def _edges(view: _View, size: int) -> NDArray[np.bool_]:
     """Pixels whose right or lower neighbour shows another surface, and that neighbour."""
     name = view.kind.astype(np.int32) * 65536
-    for which, hits in ((_THING, view.thing), (_CLUTTER, view.clutter)):
-        mine = view.kind == which
-        name[mine] += hits.part[mine].astype(np.int32) * 256 + hits.copy[mine]
+    mine = view.kind == _SOLID
+    name[mine] += view.hits.part[mine].astype(np.int32) * 256 + view.hits.copy[mine]
     name = name.reshape(size, size)
     t = view.t.reshape(size, size)
-    normal = np.where(view.kind == _THING, view.thing.normal, view.clutter.normal)
-    normal = normal.reshape(3, size, size)
-    solid = (view.kind >= _THING).reshape(size, size)
+    normal = view.hits.normal.reshape(3, size, size)
+    solid = mine.reshape(size, size)
     edge = np.zeros((size, size), dtype=bool)
     for ahead, behind in (
         ((slice(None), slice(1, None)), (slice(None), slice(None, -1))),
@@ -168,7 +144,7 @@ class _ShadowMap:
         self.right = (right / np.sqrt((right * right).sum())).astype(np.float32)
         self.up = np.cross(scene.light, self.right).astype(np.float32)
         self.half = _F(scene.bounds.radius * _REACH)
-        self.centre = (scene.bounds.centre * scene.stretch).astype(np.float32)
+        self.centre = scene.bounds.centre.astype(np.float32)
         self.blur = _F(scene.softness / float(self.half) * _SHADOW / 2)
         step = ((np.arange(_SHADOW, dtype=np.float32) + _F(0.5)) / _SHADOW * 2 - 1) * self.half
         a, b = (m.ravel() for m in np.meshgrid(step, step))
@@ -180,41 +156,44 @@ class _ShadowMap:
         )
         direction = np.broadcast_to(-self.light[:, None], origin.shape).astype(np.float32)
         beams = Rays(origin=origin, direction=direction, near=0.01)
-        things = _cast_thing(scene, beams, normals=False)
-        clutter = cast(scene.clutter, beams, normals=False)
-        # Height towards the light; -inf where nothing stands in its way.
-        nearest = np.minimum(things.t, clutter.t)
-        self.map = (far - nearest).reshape(_SHADOW, _SHADOW)
+        hits = cast(scene.parts, beams, apart=scene.clutter, normals=False)
+        # Heights towards the light, far below all where nothing stands in its way.
+        self.steep = np.maximum((far - hits.t) * _F(40), _F(-1e6))
 
     def lit(self, p: Array) -> Array:
         """Share of the light that reaches each place, 0..1: twelve taps on a disk."""
         away = p - self.centre[:, None]
-        a = away[0] * self.right[0] + away[1] * self.right[1] + away[2] * self.right[2]
-        b = away[0] * self.up[0] + away[1] * self.up[1] + away[2] * self.up[2]
-        height = away[0] * self.light[0] + away[1] * self.light[1] + away[2] * self.light[2]
-        height += _F(0.028)
-        x = (a / self.half + 1) * _F(_SHADOW / 2) - _F(0.5)
-        y = (b / self.half + 1) * _F(_SHADOW / 2) - _F(0.5)
+        a, b, height = (
+            away[0] * axis[0] + away[1] * axis[1] + away[2] * axis[2]
+            for axis in (self.right, self.up, self.light)
+        )
+        share = np.ones(p.shape[1], dtype=np.float32)
+        edge = self.half * _F(0.97)
+        at = ((np.abs(a) < edge) & (np.abs(b) < edge)).nonzero()[0]
+        texel = _F(_SHADOW / 2) / self.half
+        x = (a[at] + self.half) * texel - _F(0.5)
+        y = (b[at] + self.half) * texel - _F(0.5)
+        open_ = (height[at] + _F(0.028)) * _F(40) + _F(1)
         reach = max(float(self.blur), 0.8)
-        total = np.zeros(p.shape[1], dtype=np.float32)
+        total = np.zeros(at.size, dtype=np.float32)
         for dx, dy in _DISK:
             i = clamp(np.rint(x + _F(dx * reach)), 0, _SHADOW - 1).astype(np.int32)
-            j = clamp(np.rint(y + _F(dy * reach)), 0, _SHADOW - 1).astype(np.int32)
-            total += clamp((height - self.map[j, i]) * _F(40) + _F(1), 0, 1)
-        inside = (np.abs(a) < self.half * _F(0.97)) & (np.abs(b) < self.half * _F(0.97))
-        return np.where(inside, total / _F(len(_DISK)), _F(1))
+            i += clamp(np.rint(y + _F(dy * reach)), 0, _SHADOW - 1).astype(np.int32) * _SHADOW
+            total += clamp(open_ - self.steep.take(i), 0, 1)
+        share[at] = total / _F(len(_DISK))
+        return share
 
 
 def _contact(scene: Scene, p: Array) -> Array:
     """How open the ground is under the concept, 0..1, from its underside."""
-    under = scene.bounds.underside * scene.stretch[1] - _F(scene.ground)
+    under = scene.bounds.underside - _F(scene.ground)
     n = under.shape[0]
     near = np.exp(-np.maximum(under, _F(0)) * _F(5))
     for axis in (0, 1):
         for _ in range(2):
             near = (near + np.roll(near, 1, axis) + np.roll(near, -1, axis)) / _F(3)
-    x = clamp((p[0] / scene.stretch[0] / _F(1.6) + 1) * _F(n / 2) - _F(0.5), 0, n - 1.001)
-    z = clamp((p[2] / scene.stretch[2] / _F(1.6) + 1) * _F(n / 2) - _F(0.5), 0, n - 1.001)
+    x = clamp((p[0] / _F(1.6) + 1) * _F(n / 2) - _F(0.5), 0, n - 1.001)
+    z = clamp((p[2] / _F(1.6) + 1) * _F(n / 2) - _F(0.5), 0, n - 1.001)
     i, j = x.astype(np.int32), z.astype(np.int32)
     fx, fz = x - i, z - j
     blend = (
@@ -234,8 +213,7 @@ def _shade(scene: Scene, view: _View, shadow: _ShadowMap) -> Array:
     colour = np.empty((3, view.t.size), dtype=np.float32)
     p = view.origin + view.direction * view.t
     # Looked up a little off the surface, or its own facets in the map would shade it.
-    off = np.where(view.kind == _THING, view.thing.normal, view.clutter.normal)
-    lit = shadow.lit(p + off * _F(0.03))
+    lit = shadow.lit(p + view.hits.normal * _F(0.03))
     haze = scene.horizon[0][:, None]
     colour[:] = haze * _F(scene.ambient + 0.9)
     for kind, ground in ((_FLOOR, scene.floor), (_WALL, scene.wall)):
@@ -245,11 +223,11 @@ def _shade(scene: Scene, view: _View, shadow: _ShadowMap) -> Array:
         place = p[:, at]
         if kind == _WALL:
             across = place[0] * scene.axes[0][0] + place[2] * scene.axes[0][2]
-            flat = np.stack([across, place[1] - _F(scene.ground), 0 * across + _F(0.37)])
+            flat = np.stack([across, place[1] - _F(scene.ground)])
             normal = -scene.axes[2] * np.array([1, 0, 1], dtype=np.float32)
             normal = normal / np.sqrt((normal * normal).sum())
         else:
-            flat = np.stack([place[0], place[2], 0 * place[0] + _F(0.37)])
+            flat = place[::2]
             normal = np.array([0, 1, 0], dtype=np.float32)
         if ground.pattern:
             weight = surface.pattern(ground.pattern, flat, ground.scale)
@@ -264,13 +242,13 @@ def _shade(scene: Scene, view: _View, shadow: _ShadowMap) -> Array:
         light = scene.sun[:, None] * (slope * lit[at]) + _F(scene.ambient) * open_
         light *= _F(0.35) + _F(0.65) * open_
         colour[:, at] = paint * light
-    for kind, hits, parts, paints in (
-        (_THING, view.thing, scene.parts, scene.paints),
-        (_CLUTTER, view.clutter, scene.clutter, scene.clutter_paints),
-    ):
-        for i in np.unique(hits.part[view.kind == kind]):
-            at = np.flatnonzero((view.kind == kind) & (hits.part == i))
-            colour[:, at] = _shade_part(scene, parts[i], paints, hits, view, at, lit[at])
+    solid = view.kind == _SOLID
+    for i in np.unique(view.hits.part[solid]):
+        at = np.flatnonzero(solid & (view.hits.part == i))
+        own = i < len(scene.parts)
+        part = scene.parts[i] if own else scene.clutter[i - len(scene.parts)]
+        paints = scene.paints if own else scene.clutter_paints
+        colour[:, at] = _shade_part(scene, part, paints, view, at, lit[at])
     return colour
 
 
@@ -278,12 +256,12 @@ def _shade_part(
     scene: Scene,
     part: Part,
     paints: Array,
-    hits: Hits,
     view: _View,
     at: NDArray[np.intp],
     lit: Array,
 ) -> Array:
     material = surface.MATERIALS[part.material]
+    hits = view.hits
     n, local, toward = hits.normal[:, at], hits.local[:, at], -view.direction[:, at]
     base = np.broadcast_to(paints[part.paint][:, None], n.shape)
     weight = np.zeros(at.size, dtype=np.float32)

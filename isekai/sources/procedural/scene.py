@@ -72,8 +72,6 @@ class Scene:
 
     parts: tuple[Part, ...]
     clutter: tuple[Part, ...]
-    stretch: Array
-    """[3] factors by which the concept is stretched along x, y, z."""
     bounds: Bounds
     ground: float
     paints: Array
@@ -134,13 +132,12 @@ def bounds(sketch: Sketch) -> Bounds:
 def compose(sketch: Sketch, rng: np.random.Generator) -> Scene:
     """A picture of the sketch; HiddenPart if no view shows all of its diagnostic parts."""
     box = bounds(sketch)
-    stretch = rng.uniform(0.93, 1.07, 3).astype(np.float32)
-    ground = float(box.low[1] * stretch[1]) - sketch.lift
+    ground = float(box.low[1]) - sketch.lift
     paints = palette(rng)
     share = float(rng.uniform(0.13, 0.3))
     for _ in range(VIEWS):
-        eye, axes, lens = _camera(box, stretch, ground, rng)
-        zoom = _framed(sketch, stretch, eye, axes, lens, share)
+        eye, axes, lens = _camera(box, ground, rng)
+        zoom = _framed(sketch, eye, axes, lens, share)
         if zoom is not None:
             break
     else:
@@ -158,7 +155,6 @@ def compose(sketch: Sketch, rng: np.random.Generator) -> Scene:
     return Scene(
         parts=sketch.parts,
         clutter=_clutter(box, ground, heading, rng),
-        stretch=stretch,
         bounds=box,
         ground=ground,
         paints=paints,
@@ -180,13 +176,11 @@ def compose(sketch: Sketch, rng: np.random.Generator) -> Scene:
     )
 
 
-def _camera(
-    box: Bounds, stretch: Array, ground: float, rng: np.random.Generator
-) -> tuple[Array, Array, float]:
+def _camera(box: Bounds, ground: float, rng: np.random.Generator) -> tuple[Array, Array, float]:
     azimuth = math.radians(float(rng.uniform(-65, 65)))
     elevation = math.radians(float(rng.uniform(6, 36)))
     lens = math.tan(math.radians(float(rng.uniform(24, 38)) / 2))
-    centre = box.centre * stretch
+    centre = box.centre
     distance = box.radius / math.sin(math.atan(lens))
     back = _direction(azimuth, elevation)
     eye = centre + back.astype(np.float64) * distance
@@ -220,7 +214,7 @@ def rays(eye: Array, axes: Array, lens: float, u: Array, v: Array) -> tuple[Arra
 
 
 def _framed(
-    sketch: Sketch, stretch: Array, eye: Array, axes: Array, lens: float, share: float
+    sketch: Sketch, eye: Array, axes: Array, lens: float, share: float
 ) -> tuple[float, NDArray[np.float64], NDArray[np.float64]] | None:
     """The lens with which the concept covers `share` of the picture, or fills it if that is less.
 
@@ -229,8 +223,7 @@ def _framed(
     step = (np.arange(_LOOK, dtype=np.float32) + _F(0.5)) / _F(_LOOK) * 2 - 1
     u, v = (m.ravel() for m in np.meshgrid(step, step))
     origin, direction = rays(eye, axes, lens, u, v)
-    local = direction / stretch[:, None]
-    sight = Rays(origin=origin / stretch[:, None], direction=local / length(*local), near=0.006)
+    sight = Rays(origin=origin, direction=direction, near=0.006)
     part = cast(sketch.parts, sight, normals=False).part
     seen = np.flatnonzero(part >= 0)
     if not seen.size or any(

@@ -1,13 +1,14 @@
 """What a surface looks like: lattice noise, patterns, materials, and palettes in OKLCH."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
-from isekai.sources.procedural.sdf import Array, clamp
+from isekai.sources.procedural.sdf import Array, clamp, length
 
 _F = np.float32
 
@@ -15,11 +16,14 @@ _F = np.float32
 # ---------------------------------------------------------------- noise
 
 
-def _hash(x: NDArray[np.int32], y: NDArray[np.int32], z: NDArray[np.int32]) -> NDArray[np.uint32]:
+_PRIMES = (np.uint32(0x8DA6B343), np.uint32(0xD8163841), np.uint32(0xCB1AB31F))
+
+
+def _hash(cells: Sequence[NDArray[np.int32]]) -> NDArray[np.uint32]:
     """Well-mixed 32 bits for each lattice point; integers only, so equal on every machine."""
-    h = x.astype(np.uint32) * np.uint32(0x8DA6B343)
-    h ^= y.astype(np.uint32) * np.uint32(0xD8163841)
-    h ^= z.astype(np.uint32) * np.uint32(0xCB1AB31F)
+    h = cells[0].astype(np.uint32) * _PRIMES[0]
+    for cell, prime in zip(cells[1:], _PRIMES[1:], strict=False):
+        h ^= cell.astype(np.uint32) * prime
     h ^= h >> np.uint32(15)
     h *= np.uint32(0x2C1B3C6D)
     h ^= h >> np.uint32(12)
@@ -33,19 +37,18 @@ def _unit(h: NDArray[np.uint32]) -> Array:
 
 
 def noise(p: Array) -> Array:
-    """Smooth value noise in 0..1 with a period of about one unit; p is [3, n]."""
+    """Smooth value noise in 0..1 with a period of about one unit; p is [2, n] or [3, n]."""
     cell = np.floor(p)
     f = p - cell
     f = f * f * (_F(3) - _F(2) * f)
-    x, y, z = cell.astype(np.int32)
+    weights = [(_F(1) - share, share) for share in f]
+    lattice = [(low, low + np.int32(1)) for low in cell.astype(np.int32)]
     total = np.zeros(p.shape[1], dtype=np.float32)
-    for dx in (0, 1):
-        wx = f[0] if dx else 1 - f[0]
-        for dy in (0, 1):
-            wy = wx * (f[1] if dy else 1 - f[1])
-            for dz in (0, 1):
-                corner = _unit(_hash(x + np.int32(dx), y + np.int32(dy), z + np.int32(dz)))
-                total += wy * (f[2] if dz else 1 - f[2]) * corner
+    for corner in product((0, 1), repeat=len(p)):
+        value = _unit(_hash([low_high[k] for low_high, k in zip(lattice, corner, strict=True)]))
+        for weight, k in zip(weights, corner, strict=True):
+            value *= weight[k]
+        total += value
     return total
 
 
@@ -63,28 +66,22 @@ def cloud(p: Array, octaves: int = 3) -> Array:
 def _cells(p: Array) -> tuple[Array, Array, Array]:
     """Distances to the nearest and second nearest of a jittered lattice, and a number a cell."""
     base = np.floor(p - _F(0.5)).astype(np.int32)
-    first = np.full(p.shape[1], 9.0, dtype=np.float32)
+    first = np.full(p.shape[1], 81.0, dtype=np.float32)
     second = first.copy()
     name = np.zeros(p.shape[1], dtype=np.float32)
-    for dx in (0, 1):
-        for dy in (0, 1):
-            for dz in (0, 1):
-                x, y, z = base[0] + dx, base[1] + dy, base[2] + dz
-                h = _hash(x, y, z)
-                jitter = [
-                    ((h >> np.uint32(shift)) & np.uint32(255)).astype(np.float32) / _F(255)
-                    for shift in (0, 8, 16)
-                ]
-                away = sum(
-                    (c.astype(np.float32) + _F(0.15) + _F(0.7) * j - q) ** 2
-                    for c, j, q in zip((x, y, z), jitter, p, strict=True)
-                )
-                near = np.sqrt(np.asarray(away, dtype=np.float32))
-                closer = near < first
-                second = np.where(closer, first, np.minimum(second, near))
-                name = np.where(closer, _unit(h), name)
-                first = np.where(closer, near, first)
-    return first, second, name
+    for corner in product((0, 1), repeat=len(p)):
+        cells = [low + np.int32(k) for low, k in zip(base, corner, strict=True)]
+        h = _hash(cells)
+        near = np.zeros(p.shape[1], dtype=np.float32)
+        for axis, (cell, place) in enumerate(zip(cells, p, strict=True)):
+            jitter = ((h >> np.uint32(8 * axis)) & np.uint32(255)).astype(np.float32)
+            away = cell.astype(np.float32) + (_F(0.15) + jitter * _F(0.7 / 255)) - place
+            near += away * away
+        closer = near < first
+        second = np.where(closer, first, np.minimum(second, near))
+        name = np.where(closer, _unit(h), name)
+        first = np.where(closer, near, first)
+    return np.sqrt(first), np.sqrt(second), name
 
 
 # ---------------------------------------------------------------- patterns
@@ -98,6 +95,10 @@ def _wave(x: Array) -> Array:
 
 def _around(p: Array) -> Array:
     return np.arctan2(p[0], p[2]) * _F(1 / (2 * math.pi))
+
+
+def _deep(p: Array) -> Array:
+    return p[2] if len(p) == 3 else np.zeros_like(p[0])
 
 
 def _stripes(p: Array) -> Array:
@@ -117,13 +118,13 @@ def _ribs(p: Array, scale: float) -> Array:
 
 def _checks(p: Array) -> Array:
     cell = np.floor(p + _F(0.01)).astype(np.int32)
-    return ((cell[0] + cell[1] + cell[2]) & 1).astype(np.float32)
+    return (cell.sum(axis=0, dtype=np.int32) & 1).astype(np.float32)
 
 
 def _dots(p: Array) -> Array:
     cell = np.floor(p)
     away = p - cell - _F(0.5)
-    far = np.sqrt(away[0] ** 2 + away[1] ** 2 + away[2] ** 2)
+    far = length(*away)
     return clamp((_F(0.42) - far) * _F(8), 0, 1)
 
 
@@ -151,7 +152,7 @@ def _cracks(p: Array) -> Array:
 def _bricks(p: Array) -> Array:
     row = np.floor(p[1])
     y = p[1] - row
-    x = (p[0] + p[2]) * _F(0.5) + _F(0.5) * (row % _F(2))
+    x = (p[0] + _deep(p)) * _F(0.5) + _F(0.5) * (row % _F(2))
     x = x - np.floor(x)
     edge = np.minimum(np.minimum(x, 1 - x) * _F(2), np.minimum(y, 1 - y))
     return clamp(_F(1.2) - edge * _F(9), 0, 1)
@@ -172,9 +173,10 @@ def _mesh(p: Array) -> Array:
 
 
 def _planks(p: Array) -> Array:
-    x = p[0] + _F(0.3) * np.floor(p[2] * _F(0.25))
+    deep = _deep(p)
+    x = p[0] + _F(0.3) * np.floor(deep * _F(0.25))
     edge = np.minimum(x - np.floor(x), np.ceil(x) - x)
-    grain = noise(np.stack([p[0] * _F(6), p[1] * _F(0.7), p[2] * _F(0.7)]))
+    grain = noise(np.stack([p[0] * _F(6), p[1] * _F(0.7), deep * _F(0.7)]))
     return clamp(_F(1.1) - edge * _F(14), 0, 1) + _F(0.25) * grain
 
 
@@ -200,7 +202,11 @@ _PATTERNS: dict[str, Callable[[Array], Array]] = {
 
 
 def pattern(name: str, p: Array, scale: float) -> Array:
-    """How much of the second paint lies at each place of a part, 0..1, also read as a height."""
+    """How much of the second paint lies at each place, 0..1, also read as a height.
+
+    `p` is [3, n] on a part; on a floor or a wall [2, n] serves all but `rings`, `ribs`, `knit` and
+    `mesh`, at half the cost.
+    """
     if name == "ribs":
         return _ribs(p, scale)
     if name == "knit":
