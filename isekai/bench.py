@@ -1,15 +1,12 @@
 """The bench step: shows episodes to models and keeps what they said, in the folder of a run."""
 
 import inspect
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 
-from isekai import files, plugins, runs, templates
+from isekai import files, plugins, progress, runs, templates
 from isekai.dataset import Dataset
 from isekai.errors import IsekaiError, PluginError, did_you_mean
 from isekai.protocols import ModelAdapter, Task
@@ -72,7 +69,7 @@ def run(
     with files.lock(out), files.explained(out):
         files.sweep_temporaries(out)
         if runs.settle(out, config, drawn, force=force):
-            _tell(f"{out}: complete, nothing to do")
+            progress.tell(f"{out}: complete, nothing to do")
             return out
         wall = _evaluate(out, adapters, drawn, dataset, wording)
         where = {"name": dataset.name, "path": dataset.path}
@@ -154,7 +151,7 @@ def _evaluate(
     seconds: dict[str, float] = {}
     asked: dict[str, int] = {}
     names = list(adapters)
-    with files.Journal(path) as journal, _progress(len(names) * len(episodes)) as advance:
+    with files.Journal(path) as journal, progress.bar(len(names) * len(episodes)) as advance:
         for name in names:
             adapter, started = adapters.pop(name), time.monotonic()
             asked[name] = 0
@@ -165,7 +162,7 @@ def _evaluate(
                     journal.append(rows)
                     done[name, episode.id] = rows
                     asked[name] += len(rows)
-                advance(name)
+                advance(what=name)
             seconds[name] = round(time.monotonic() - started, 3)
     in_order = [done[name, episode.id] for name in names for episode in episodes]
     files.write_jsonl(path, [row for rows in in_order for row in rows])
@@ -226,34 +223,3 @@ def _prediction(
         usage=response.usage,
         error=error,
     )
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-class _Advance(Protocol):
-    def __call__(self, model: str) -> None: ...
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[_Advance]:
-    """A bar of episodes with the model at work and the time left; nothing off a terminal."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda model: None
-        return
-    model_at_work = TextColumn("{task.description}")
-    columns = (model_at_work, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda model: bar.update(task, advance=1, description=model)
