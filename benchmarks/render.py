@@ -9,6 +9,7 @@ of a picture goes. Peak memory is that of the largest worker.
 
 import argparse
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -39,7 +40,8 @@ def main() -> None:
             out=Path(folder) / "images",
         )
         harness = time.perf_counter() - begun
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    kilobyte = 1024 if sys.platform == "darwin" else 1  # macOS counts bytes, Linux kilobytes
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / kilobyte / 1024
 
     composing = rendering = 0.0
     for concept in concepts:
