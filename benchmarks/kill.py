@@ -81,7 +81,7 @@ def content(out: Path) -> dict[str, bytes]:
             rows = [json.loads(line) for line in data.splitlines()]
             data = json.dumps([{**row, "drawn_at": None} for row in rows]).encode()
         elif path.name == "results.json":
-            data = json.dumps({**json.loads(data), "wall": None}).encode()
+            data = json.dumps({**json.loads(data), "last_process": None}).encode()
         found[str(path.relative_to(out))] = data
     return found
 

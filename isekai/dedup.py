@@ -113,12 +113,19 @@ def find(
     if not order:
         return found
 
-    hashes = np.stack([prints[position].hash for position in order])
-    order, more = _thin(order, lambda a, b: distances(hashes[a], hashes[b]) <= limits.hash_distance)
-    found += [Duplicate(*pair, "same picture by perceptual hash") for pair in more]
-    vectors = features[order]
-    order, more = _thin(order, lambda a, b: vectors[a] @ vectors[b].T >= limits.cosine)
-    found += [Duplicate(*pair, "near-duplicate by embedding") for pair in more]
+    hashes, vectors = np.stack([prints[position].hash for position in order]), features[order]
+
+    def same(a: slice, b: slice) -> NDArray[np.bool_]:
+        return distances(hashes[a], hashes[b]) <= limits.hash_distance
+
+    # One walk under both rules: two in turn would leave out what is only like a picture that went.
+    pairs = _thin(
+        len(order), lambda a, b: same(a, b) | (vectors[a] @ vectors[b].T >= limits.cosine)
+    )
+    for place, kept in pairs:
+        hashed = same(slice(place, place + 1), slice(kept, kept + 1)).all()
+        reason = "same picture by perceptual hash" if hashed else "near-duplicate by embedding"
+        found.append(Duplicate(order[place], order[kept], reason))
     return sorted(found)
 
 
@@ -141,15 +148,15 @@ def closest(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, int,
     return best
 
 
-def _thin(order: list[int], alike: Alike) -> tuple[list[int], list[tuple[int, int]]]:
-    """Walk down the order: keep what is alike to nothing kept so far, pair the rest with its match.
+def _thin(count: int, alike: Alike) -> list[tuple[int, int]]:
+    """Walk down the places: keep what is alike to nothing kept so far, pair the rest with its match.
 
-    `alike` compares slices of the order.
+    `alike` compares slices of the places.
     """
-    kept = np.ones(len(order), bool)
-    match = np.zeros(len(order), np.int64)
-    for start in range(0, len(order), TILE):
-        rows = slice(start, min(start + TILE, len(order)))
+    kept = np.ones(count, bool)
+    match = np.zeros(count, np.int64)
+    for start in range(0, count, TILE):
+        rows = slice(start, min(start + TILE, count))
         for before in range(0, start, TILE):
             columns = slice(before, before + TILE)
             hits = alike(rows, columns) & kept[columns]
@@ -162,6 +169,4 @@ def _thin(order: list[int], alike: Alike) -> tuple[list[int], list[tuple[int, in
             if kept[start + row] and hits.any():
                 match[start + row] = start + hits.argmax()
                 kept[start + row] = False
-    stays = [position for position, stay in zip(order, kept, strict=True) if stay]
-    pairs = [(order[place], order[match[place]]) for place in np.flatnonzero(~kept)]
-    return stays, pairs
+    return [(int(place), int(match[place])) for place in np.flatnonzero(~kept)]

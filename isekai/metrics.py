@@ -43,7 +43,8 @@ def share(hits: Iterable[tuple[str, bool]]) -> Estimate | None:
     clusters of one size this is the t interval of the cluster means. It is cut off at 0 and 1.
 
     Where the clusters don't differ (all hits, no hits, equal shares) or there are fewer than two,
-    their spread says nothing, and Wilson's interval of the n answers stands in.
+    their spread says nothing. Wilson's interval then stands in, of as many answers as there are
+    clusters: the answers of one cluster may all hang on one thing, so no more is safe.
     """
     clusters: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for cluster, hit in hits:
@@ -56,7 +57,7 @@ def share(hits: Iterable[tuple[str, bool]]) -> Estimate | None:
     p, count = right / total, len(clusters)
     spread = math.fsum((y - p * n) ** 2 for y, n in clusters.values())
     if count < 2 or spread < 1e-9:
-        low, high = wilson(right, total)
+        low, high = wilson(p * count, count)
     else:
         t = float(stdtrit(count - 1, 0.5 + LEVEL / 2))
         half = t * math.sqrt(count / (count - 1) * spread) / total
@@ -64,7 +65,7 @@ def share(hits: Iterable[tuple[str, bool]]) -> Estimate | None:
     return Estimate(value=p, low=low, high=high, n=total, clusters=count)
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
+def wilson(hits: float, n: int) -> tuple[float, float]:
     """Wilson's score interval of a share (J. Am. Stat. Assoc. 22, 1927, p. 209): 95 %."""
     z = float(ndtri(0.5 + LEVEL / 2))
     p = hits / n

@@ -77,9 +77,10 @@ def settle(out: Path, config: Config, episodes: Sequence[Episode], *, force: boo
     files.write_jsonl(out / "episodes.jsonl", episodes)
     manifest = out / "manifest.json"
     if all((out / name).exists() for name in FILES):
-        if read_json(manifest, dict[str, object]).get("failed") == 0:
+        told = read_json(manifest, dict[str, object])
+        if told.get("failed") == 0 and told.get("sha256") == _hashes(out):
             return True
-        manifest.unlink()  # what failed is asked again: until then the run is not complete
+        manifest.unlink()  # what failed or was damaged is made again: until then it isn't complete
     return False
 
 
@@ -166,10 +167,6 @@ def conclude(
     predictions = read_jsonl(out / "predictions.jsonl", Prediction)
     cells = summarise(predictions, episodes, config.models)
     reasons = Counter(f"{row.model}: {row.error}" for row in predictions if row.error)
-    hashes = {
-        name: files.sha256((out / name).read_bytes())
-        for name in ("config.json", "episodes.jsonl", "predictions.jsonl")
-    }
     files.write_json(
         out / "results.json",
         {
@@ -181,7 +178,7 @@ def conclude(
                 "seed": config.seed,
                 "environment": files.environment(*_PACKAGES),
             },
-            "wall": wall,
+            "last_process": wall,  # not of the runs it goes on from
         },
     )
     files.write_text(out / "table.md", report.markdown(cells))
@@ -195,9 +192,15 @@ def conclude(
             "episodes": len(episodes),
             "predictions": len(predictions),
             "failed": sum(row.outcome == "failed" for row in predictions),
-            "sha256": hashes,
+            "sha256": _hashes(out),
         },
     )
+
+
+def _hashes(out: Path) -> dict[str, str]:
+    """What a complete run is checked against when it is found again."""
+    names = ("config.json", "episodes.jsonl", "predictions.jsonl")
+    return {name: files.sha256((out / name).read_bytes()) for name in names}
 
 
 def results(out: Path) -> list[Result]:

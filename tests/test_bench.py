@@ -50,7 +50,7 @@ def bench_run(tiny_dataset, tmp_path):
 def lasting(out: Path) -> dict[str, bytes]:
     found = {name: (out / name).read_bytes() for name in LASTING}
     results = read_json(out / "results.json", dict[str, object])
-    del results["wall"]
+    del results["last_process"]
     return {**found, "results.json": json.dumps(results).encode()}
 
 
@@ -107,7 +107,7 @@ def test_a_run_is_a_folder_anyone_can_read(bench_run, tiny_dataset):
     dataset = Dataset.open(tiny_dataset)
     assert results["provenance"]["dataset"]["fingerprint"] == dataset.fingerprint
     assert results["provenance"]["adapters"]["oracle"] == {"revision": "1"}
-    assert results["wall"]["predictions"] == {"oracle": 432, "chance": 432}
+    assert results["last_process"]["predictions"] == {"oracle": 432, "chance": 432}
 
 
 def test_results_follow_from_the_predictions(bench_run, tiny_dataset):
@@ -231,6 +231,17 @@ def test_a_rerun_asks_only_what_is_missing_and_a_complete_run_is_left_alone(
     (out / "manifest.json").unlink()
     bench_run(models=[again])
     assert again.asked == ["twin/fruit/001", "twin/plant/000", "twin/plant/001"]
+    assert lasting(out) == before
+
+
+def test_a_complete_run_that_was_damaged_is_mended(bench_run, tiny_dataset):
+    out = bench_run(models=[Oracle(tiny_dataset)])
+    before = lasting(out)
+    lines = before["predictions.jsonl"].splitlines(keepends=True)
+    (out / "predictions.jsonl").write_bytes(b"".join(lines[: len(lines) // 2])[:-7])
+    again = Oracle(tiny_dataset)
+    bench_run(models=[again])
+    assert again.asked == ["twin/plant/000", "twin/plant/001", "twin/stone/000", "twin/stone/001"]
     assert lasting(out) == before
 
 

@@ -53,13 +53,28 @@ def test_wilson_agrees_with_published_values(right, n, low, high):
     assert metrics.wilson(right, n) == pytest.approx((low, high), abs=1e-6)
 
 
-def test_clusters_without_spread_fall_to_wilson_over_the_answers():
+def test_clusters_without_spread_fall_to_wilson_over_the_clusters():
     for per_cluster in ([True, True], [False, False], [True, False]):
         rows = [(cluster, hit) for cluster in "abc" for hit in per_cluster]
         estimate = metrics.share(rows)
-        assert (estimate.low, estimate.high) == metrics.wilson(sum(h for _, h in rows), 6)
+        assert (estimate.low, estimate.high) == metrics.wilson(estimate.value * 3, 3)
     one = metrics.share([("a", True), ("a", False), ("a", True)])
-    assert (one.low, one.high) == metrics.wilson(2, 3)
+    assert (one.low, one.high) == metrics.wilson(2 / 3, 1)
+    assert one.high - one.low > 0.7  # one cluster tells next to nothing
+
+
+def test_concepts_that_are_either_solved_or_guessed_are_covered():
+    """The hardest case for clusters that agree: all solved looks certain, and is not."""
+    rng = np.random.default_rng(1)
+    truth, covered, runs = 0.9, 0, 2_000
+    for _ in range(runs):
+        rows = []
+        for cluster in range(5):
+            p = 1.0 if rng.random() < 0.8 else 0.5
+            rows += [(str(cluster), bool(hit)) for hit in rng.random(16) < p]
+        estimate = metrics.share(rows)
+        covered += estimate.low <= truth <= estimate.high
+    assert covered / runs >= 0.93
 
 
 def test_ten_unequal_clusters_are_covered_in_93_to_97_of_100_runs():

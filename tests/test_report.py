@@ -31,8 +31,8 @@ def result(model="knn", task="twin", shots=1, way=2, **counts: int) -> Result:
     ("counts", "cell"),
     [
         ({"correct": 83, "wrong": 17}, r"\.83 \[\.8\d, \.8\d\]"),
-        ({"correct": 100}, r"1\.00 \[\.96, 1\.00\]"),
-        ({"wrong": 100}, r"\.00 \[\.00, \.04\]"),
+        ({"correct": 100}, r"1\.00 \[\.51, 1\.00\]"),
+        ({"wrong": 100}, r"\.00 \[\.00, \.49\]"),
         ({"correct": 60, "wrong": 39, "abstain": 1}, r"\.60 \[\.\d\d, \.\d\d\] 1 % abstain"),
         ({"correct": 999, "abstain": 1}, r"1\.00 \[.*\] 1 % abstain"),
         ({"correct": 1, "abstain": 999}, r"\.00 \[.*\] 99 % abstain"),
