@@ -38,7 +38,8 @@ def run(
     is checked before a model is asked. A run of the same config goes on where it stopped, and asks
     again what failed; one of another config is refused, unless `force` removes it.
     """
-    models = list(dict.fromkeys(models))
+    names = list(dict.fromkeys(model for model in models if isinstance(model, str)))
+    models = [*(model for model in models if not isinstance(model, str)), *names]
     tasks = list(dict.fromkeys(tasks))
     shots = sorted(set(shots))
     _refuse_numbers(models, tasks, shots, episodes, queries)
@@ -122,6 +123,8 @@ def _build(
             parameters = inspect.signature(factory).parameters
             known.update(parameters)
             own = {key: value for key, value in options.items() if key in parameters}
+        if model in built:
+            raise PluginError(f"two of the models are called '{model}'")
         built[model] = plugins.build("adapters", model, own)
     for key in options:
         if len(models) > 1 and key not in known:

@@ -1,11 +1,11 @@
 """Writes a dataset's card: README.md, with the front matter that the Hub and `datasets` read."""
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from isekai.markdown import code, escape
 from isekai.parquet import COLUMNS, SPLITS, Row
 from isekai.types import Concept, Group, Split
 
@@ -31,7 +31,7 @@ def markdown(facts: Facts) -> str:
     """The whole card. Texts of specs and ledgers are shown as text, whatever they contain."""
     sections = [
         _front_matter(facts),
-        f"# {_md(facts.title)}",
+        f"# {escape(facts.title)}",
         _lead(facts),
         "![The concepts with some of their pictures](contact_sheet.png)",
         "## How to load it",
@@ -114,11 +114,11 @@ def _inside(facts: Facts) -> str:
         for group in facts.groups:
             for position, concept in enumerate(group.concepts):
                 yield (
-                    "" if position else f"**{_md(group.title)}**",
-                    _md(concept.name),
+                    "" if position else f"**{escape(group.title)}**",
+                    escape(concept.name),
                     _kind(concept),
                     *(counts[split][concept.id] for split in SPLITS),
-                    _md(concept.definition),
+                    escape(concept.definition),
                 )
 
     return _table(("group", "concept", "kind", *SPLITS, "definition"), rows())
@@ -136,12 +136,12 @@ def _making(facts: Facts) -> str:
     )
     sources = _table(
         ("source", "model", "revision", "pictures"),
-        ((*map(_code, how), count) for how, count in sorted(made.items())),
+        ((*map(code, how), count) for how, count in sorted(made.items())),
     )
     settings = _table(
         ("setting", "value"),
         (
-            (f"{step}: {_code(name)}", _code(_short(value)))
+            (f"{step}: {code(name)}", code(_short(value)))
             for step, values in (("generate", facts.request), ("build", facts.settings))
             for name, value in values.items()
         ),
@@ -149,7 +149,7 @@ def _making(facts: Facts) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in facts.environment.items())
     return (
         f"{sources}\n\n{settings}\n\nEach picture's own seed and prompt are in its row. "
-        f"Built with {_code(versions)}."
+        f"Built with {code(versions)}."
     )
 
 
@@ -159,7 +159,10 @@ def _left_out(facts: Facts) -> str:
     assert isinstance(limits, Mapping)
     assert isinstance(embedder, Mapping)
     told = (
-        _table(("reason", "pictures"), ((_md(k), n) for k, n in sorted(facts.left_out.items())))
+        _table(
+            ("reason", "pictures"),
+            ((escape(k), n) for k, n in sorted(facts.left_out.items())),
+        )
         if facts.left_out
         else "Nothing."
     )
@@ -167,7 +170,7 @@ def _left_out(facts: Facts) -> str:
         f"{told}\n\n`rejected.jsonl` has a row for each, with the picture that stayed in its "
         "place. Two pictures count as the same if their files or pixels are equal, if their "
         f"perceptual hashes (256 bits) differ in at most {limits['hash_distance']} bits, or if "
-        f"their embeddings ({_md(str(embedder['model']))}) have a cosine of at least "
+        f"their embeddings ({escape(str(embedder['model']))}) have a cosine of at least "
         f"{limits['cosine']}. The two nearest pictures across the splits have a cosine of "
         f"{facts.checks['closest_cosine_across_splits']}."
     )
@@ -203,19 +206,3 @@ def _table(head: Sequence[str], rows: Iterator[Sequence[object]]) -> str:
 def _short(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 200 else text[:199] + "…"
-
-
-_UNSEEN = re.compile(r"[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]+")
-"""Control characters, and those that turn the direction of the text after them."""
-
-
-def _md(text: str) -> str:
-    """The text as Markdown that shows it, with no markup, HTML, link or formula in it."""
-    plain = " ".join(_UNSEEN.sub(" ", text).split())
-    return re.sub(r"(?i)([\\`*_{}\[\]<>|~$&!#@]|:(?=//)|(?<=www)\.)", r"\\\1", plain)
-
-
-def _code(text: str) -> str:
-    """The text in a code span that fits into a table; only backticks and bars change."""
-    plain = " ".join(_UNSEEN.sub(" ", text).split()).replace("`", "'").replace("|", "/")
-    return f"`{plain}`" if plain else ""

@@ -54,14 +54,17 @@ def groups(
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    # Text of a stranger's spec is no markup, and steers no terminal.
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("group", "concept", "role", "definition"):
         table.add_column(heading, overflow="fold")
     for group in found:
         for position, concept in enumerate(group.concepts):
             role = concept.novelty or concept.role
-            table.add_row("" if position else group.id, concept.name, role, concept.definition)
+            row = ("" if position else group.id, concept.name, role, concept.definition)
+            table.add_row(*(Text("".join(c for c in cell if c.isprintable())) for cell in row))
     Console().print(table)
 
 
@@ -131,9 +134,10 @@ def generate(
 @app.command()
 def invent(
     count: Annotated[int, typer.Argument(help="How many groups.", min=1)],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same groups.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same groups.")] = 0,
     distance: Annotated[
-        int, typer.Option(help="Attributes (of five) in which twin and foil differ.")
+        int,
+        typer.Option(help="1 to 4 of five attributes: how far the foil and the twin are off."),
     ] = 2,
     out: Annotated[
         Path | None, typer.Option(help="The folder for the group files [default: invented-SEED].")
@@ -261,7 +265,7 @@ def build(
     query_share: Annotated[
         float, typer.Option(help="Share of each concept's pictures that is asked about.")
     ] = 0.5,
-    seed: Annotated[int, typer.Option(help="Draws which pictures those are.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Draws which pictures those are.")] = 0,
     license: Annotated[
         str, typer.Option(help="For the card: an identifier such as apache-2.0.")
     ] = "unknown",

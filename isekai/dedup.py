@@ -118,7 +118,7 @@ def find(
     def same(a: slice, b: slice) -> NDArray[np.bool_]:
         return distances(hashes[a], hashes[b]) <= limits.hash_distance
 
-    # One walk under both rules: two in turn would leave out what is only like a picture that went.
+    # One walk under both rules: two in turn would leave out what is like none that stays.
     pairs = _thin(
         len(order), lambda a, b: same(a, b) | (vectors[a] @ vectors[b].T >= limits.cosine)
     )
@@ -149,7 +149,7 @@ def closest(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, int,
 
 
 def _thin(count: int, alike: Alike) -> list[tuple[int, int]]:
-    """Walk down the places: keep what is alike to nothing kept so far, pair the rest with its match.
+    """Walk down the places: keep what is like nothing kept so far, pair the rest with its match.
 
     `alike` compares slices of the places.
     """

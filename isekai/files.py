@@ -127,7 +127,10 @@ def lock(folder: Path) -> Iterator[None]:
     from filelock import FileLock, Timeout
 
     with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError:
+            raise DataError(f"{folder}: no folder can be made here; choose another path") from None
         guard = FileLock(folder / ".lock", timeout=0)
     try:
         with explained(folder):
@@ -179,6 +182,8 @@ def read_json(path: Path, kind: type[T]) -> T:
         value = json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}: not JSON (line {error.lineno}: {error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number or a nesting beyond all measure
+        raise DataError(f"{path}: not JSON that can be read ({error})") from None
     return parse(kind, value, str(path))
 
 
@@ -191,8 +196,9 @@ def read_jsonl(path: Path, kind: type[T]) -> list[T]:
     for number, line in enumerate(lines[:-1], start=1):
         try:
             value = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path}: line {number} is not JSON ({error.msg})") from None
+        except (ValueError, RecursionError) as error:
+            told = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise DataError(f"{path}: line {number} is not JSON ({told})") from None
         rows.append(parse(kind, value, f"{path}: line {number}"))
     return rows
 

@@ -53,7 +53,8 @@ def fantasy(count: int, avoid: Iterable[str], rng: np.random.Generator) -> tuple
 def alike(a: str, b: str) -> bool:
     """True for words that could be taken for each other: few edits apart, or one in the other."""
     near = abs(len(a) - len(b)) < APART and _edits(a, b) < APART
-    return near or a in b or b in a
+    short, long = sorted((a, b), key=len)
+    return near or (len(short) > 2 and short in long)
 
 
 def _edits(a: str, b: str) -> int:

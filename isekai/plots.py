@@ -69,7 +69,8 @@ def draw(results: Sequence[Result]) -> Figure:
         _names(axes, names)
         if silent:
             note = f"no answer: {', '.join(silent)}"
-            axes.text(0.02, 0.03, note, transform=axes.transAxes, color=FAINT, fontsize=8)
+            place = {"transform": axes.transAxes, "color": FAINT, "fontsize": 8}
+            axes.text(0.02, 0.03, note, parse_math=False, **place)
     panels[0].set_ylabel("accuracy")
     figure.suptitle(
         "Accuracy by support images a label, with 95 % intervals over clusters",
@@ -157,6 +158,7 @@ def _names(axes: Axes, names: Sequence[tuple[float, str, str]]) -> None:
             va="center",
             color=colour,
             annotation_clip=False,
+            parse_math=False,
         )
 
 

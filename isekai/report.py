@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from isekai.markdown import escape
 from isekai.types import Result
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def markdown(results: Sequence[Result]) -> str:
     ]
     for (task, model), line in curves(results).items():
         cells = [" ".join(cell(line[k])) if k in line else "" for k in shots]
-        lines.append(_row([task, model, *cells, _behind(list(line.values()))]))
+        lines.append(_row([escape(task), escape(model), *cells, _behind(list(line.values()))]))
     return "\n".join([*lines, "", _chance(results), *notes(results)]) + "\n"
 
 
@@ -104,7 +105,7 @@ def _percent(count: int, of: int) -> str:
 
 
 def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"
 
 
 def _heading(results: Sequence[Result], shots: int) -> str:

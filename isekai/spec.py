@@ -5,7 +5,7 @@ import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
@@ -358,12 +358,3 @@ def _collisions(groups: Sequence[Group]) -> list[str]:
             if first != concept.id:
                 problems.append(f"'{concept.name}' is the name of both {first} and {concept.id}")
     return problems
-
-
-def with_id(group: Group, id: str) -> Group:
-    """The same group under another id."""
-    return replace(
-        group,
-        id=id,
-        concepts=tuple(replace(c, id=f"{id}/{c.id.split('/', 1)[1]}") for c in group.concepts),
-    )

@@ -103,11 +103,8 @@ def test_what_is_left_out_is_alike_to_what_stays_not_to_what_went():
 def test_a_chain_over_both_rules_leaves_nothing_out_that_is_like_nothing_that_stays():
     """a is like b by hash, b is like c by embedding, a is nothing like c: a has to stay."""
     near, far = np.zeros(4, np.uint64), np.full(4, 2**64 - 1, np.uint64)
-    prints = [
-        bare("a", hash=near, area=1),
-        bare("b", hash=near, area=2),
-        bare("c", hash=far, area=3),
-    ]
+    hashes = {"a": near, "b": near, "c": far}
+    prints = [bare(name, hash=hashes[name], area=area) for area, name in enumerate("abc")]
     features = unit([[1, 0], [0, 1], [0, 1]])
     assert dedup.find(prints, features) == [Duplicate(1, 2, "near-duplicate by embedding")]
 

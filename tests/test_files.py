@@ -224,3 +224,11 @@ def test_an_output_can_tell_what_made_it():
     told = files.environment("numpy", "no-such-package")
     assert told["python"] == ".".join(map(str, sys.version_info[:3]))
     assert told["no-such-package"] == "absent"
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000])
+def test_json_beyond_all_measure_is_told_in_one_line(tmp_path, text):
+    for read, name in ((files.read_json, "a.json"), (files.read_jsonl, "a.jsonl")):
+        (tmp_path / name).write_text(text + "\n")
+        with pytest.raises(DataError, match="not JSON"):
+            read(tmp_path / name, dict[str, object])

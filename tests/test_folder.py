@@ -173,3 +173,24 @@ def test_a_folder_linked_from_outside_is_refused(root, tmp_path_factory):
 def test_a_concept_that_the_folder_lacks_is_told(root):
     with pytest.raises(DataError, match="no folder for 'hogs/cactihog'; did you mean 'hogs/cacti"):
         FolderSource(root).count(Concept(id="hogs/cactihog", name="cactihog", role="novel"))
+
+
+def test_a_loop_of_links_and_a_name_of_raw_bytes_cost_one_picture_each(tmp_path):
+    concept = tmp_path / "group" / "concept"
+    concept.mkdir(parents=True)
+    Image.new("RGB", (8, 8), "red").save(concept / "a.png")
+    (concept / "loop.png").symlink_to(concept / "loop.png")
+    raw = os.fsencode(concept) + b"/bad\xff.png"
+    try:
+        with open(raw, "wb") as file:
+            file.write(b"not a picture")
+    except OSError:
+        pytest.skip("this file system takes no name that is not UTF-8")
+    source = FolderSource(tmp_path)
+    assert source.revision
+    (only,) = source.groups()[0].concepts
+    requests = [ImageRequest(concept=only, index=i, size=8, seed=0) for i in range(3)]
+    drawn = list(source.draw(requests))
+    refused = [one.reason for one in drawn if isinstance(one, Rejected)]
+    assert len(refused) == 2
+    "".join(refused).encode()  # can be written

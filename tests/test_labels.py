@@ -59,3 +59,8 @@ def test_the_edit_distance_is_a_metric(a, b, c):
     assert (d(a, b) == 0) == (a == b)
     assert d(a, c) <= d(a, b) + d(b, c)
     assert abs(len(a) - len(b)) <= d(a, b) <= max(len(a), len(b))
+
+
+def test_concepts_named_by_letters_leave_words_to_draw():
+    words = labels.fantasy(2, list("abcdefghijklmnopqrstuvwxyz"), np.random.default_rng(0))
+    assert len(set(words)) == 2

@@ -85,3 +85,10 @@ def test_names_at_the_ends_of_lines_do_not_cover_each_other():
 def test_a_line_of_one_point_shows_its_interval():
     axes = plots.draw([result(shots=4, correct=3, wrong=2)]).axes[0]
     assert any(type(part).__name__ == "LineCollection" for part in axes.collections)
+
+
+def test_a_name_with_dollars_is_a_name_and_no_formula():
+    from tests.test_report import result
+
+    drawn = plots.curves([result(model="scripted:$a_$", correct=3, wrong=1), result(correct=4)])
+    assert set(drawn) == {"png", "svg"}

@@ -214,8 +214,3 @@ def test_a_slug_is_plain_ascii():
     assert spec.slug("Cacti  Hög!") == "cacti-hog"
     assert spec.slug("Ice·Mic 2") == "ice-mic-2"
     assert spec.slug("日本") == ""
-
-
-def test_a_group_takes_another_id_with_all_its_concepts(tmp_path):
-    (group,) = spec.load(written(tmp_path, hogs=GOOD))
-    assert [c.id for c in spec.with_id(group, "x").concepts] == ["x/cacti-hog", "x/hedgehog"]

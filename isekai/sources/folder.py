@@ -55,7 +55,7 @@ class FolderSource:
             for file in files
             for data in (self._read(file),)
         ]
-        return sha256("".join(lines).encode())[:16]
+        return sha256("".join(lines).encode(errors="surrogateescape"))[:16]
 
     def groups(self) -> tuple[Group, ...]:
         return self._groups
@@ -78,7 +78,7 @@ class FolderSource:
             try:
                 image = decode(data)
             except UnreadableImage as error:
-                yield Rejected(f"{file.name}: {error}")
+                yield Rejected(f"{_named(file)}: {error}")
                 continue
             image.thumbnail((request.size, request.size), Image.Resampling.LANCZOS, None)
             yield image
@@ -86,15 +86,15 @@ class FolderSource:
     def _read(self, file: Path) -> bytes | Rejected:
         """The file's bytes, or why they are not read."""
         if not self._holds(file):
-            return Rejected(f"{file.name}: a link that leads out of the folder")
+            return Rejected(f"{_named(file)}: a link that leads out of the folder")
         try:
             if not file.is_file():
-                return Rejected(f"{file.name}: not a file")
+                return Rejected(f"{_named(file)}: not a file")
             if file.stat().st_size > MAX_BYTES:
-                return Rejected(f"{file.name}: {file.stat().st_size:,} bytes; too large")
+                return Rejected(f"{_named(file)}: {file.stat().st_size:,} bytes; too large")
             return file.read_bytes()
         except OSError as error:
-            return Rejected(f"{file.name}: {error.strerror}")
+            return Rejected(f"{_named(file)}: {error.strerror}")
 
     def _group(self, folder: Path, problems: list[str]) -> Group:
         group = _id(folder, folder.name, problems)
@@ -131,7 +131,15 @@ class FolderSource:
         return found
 
     def _holds(self, path: Path) -> bool:
-        return path.resolve().is_relative_to(self._root.resolve())
+        try:
+            return path.resolve().is_relative_to(self._root.resolve())
+        except RuntimeError:  # a loop of links, before Python 3.13
+            return False
+
+
+def _named(file: Path) -> str:
+    """The name as text that can be written, whatever bytes it is made of."""
+    return file.name.encode(errors="backslashreplace").decode()
 
 
 def _shown(path: Path) -> bool:
