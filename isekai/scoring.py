@@ -4,10 +4,12 @@ Strict means: a label counts only as a whole word, said of the query image and n
 label is left, or more than one, the answer is an abstention. Nothing is guessed for the model.
 """
 
+import ast
 import json
 import math
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterator, Sequence
 
 from isekai.types import Outcome, Response
@@ -50,7 +52,8 @@ def read_answer(text: str, labels: Sequence[str]) -> str | None:
     stop token or the begin of a further example, and, where the text marks its answer (JSON, an
     answer tag, a box, a line "answer: ..."), all that stands around it. In what is left, labels
     are found longest first between word boundaries, after NFKC and case folding; those in a
-    question or under a negation don't count. Raises ValueError for labels of one spelling.
+    question (unless "yes" follows), under a negation or under a condition don't count. Raises
+    ValueError for labels of one spelling.
     """
     wanted = {spelling(label): label for label in labels}
     if len(wanted) != len(labels) or "" in wanted:
@@ -143,7 +146,7 @@ _MARKS = (
     re.compile(r"<answer>(?P<it>.*?)(?:</answer>|\Z)", re.I | re.S),
     re.compile(r"\\boxed\s*\{(?P<it>(?:[^{}]|\{[^{}]*\})*)\}"),
     re.compile(
-        r"(?:^|\n)[^\S\n]*[#>*_]*[^\S\n]*(?:(?:my|the|final)\s+){0,2}answer[*_ ]*:[*_\s]*"
+        r"(?:^|\n)[^\S\n]*+[#>*_]*+[^\S\n]*+(?:(?:my|the|final)\s+){0,2}answer[*_ ]*:[*_\s]*"
         r"(?P<it>.*)",
         re.I,
     ),
@@ -164,11 +167,17 @@ def _marked(text: str) -> str:
 
 def _json_values(text: str) -> Iterator[object]:
     """The text if it is JSON, else the outermost JSON objects in it (of the first 1,000 braces)."""
-    try:
-        yield json.loads(text)
-        return
-    except (ValueError, RecursionError):
-        position = text.find("{")
+    for read in (json.loads, ast.literal_eval):  # models print Python's dicts, too
+        try:
+            if read is json.loads or re.fullmatch(r"\s*+\{.{,9999}\}\s*", text, re.S):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # Python's about odd escapes in a literal
+                    value = read(text)
+                yield value
+                return
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    position = text.find("{")
     for _ in range(1_000):
         if position < 0:
             return
@@ -204,22 +213,32 @@ _OPEN_END = re.compile(r"(\b(?:not|no|an?|the|or|nor|is|called)|n't|[:,])[^\S\n]
 _CLAUSE = re.compile(
     r"(?<=[.!?;])(?=\s|$)|\n|;|,\s*so\b|\b(?:but|however|although|therefore|instead(?! of))\b"
 )
-_SURE = re.compile(r"\b(?:no|without(?: any?)?) (?:doubt|question)\b|\bnot only\b")
+_SURE = re.compile(
+    r"\b(?:no|without(?: any?)?) (?:doubt|question)\b|\bnot only\b"
+    r"|\bnone other than\b|\bnothing but\b"
+)
 _NOT = re.compile(
     r"\b(?:not|never|neither|nor|non|without|cannot|than|unlike|unlikely|hardly|barely|doubt"
     r"|except|exclud(?:es?|ing)|lacks?|fake|false|wrong|incorrect)\b|n't\b|\bno\b(?!\s*[,.!:;])"
     r"|\b(?:instead of|opposed to|contrast to|far from|anything but|rules? out|ruled out)\b"
-    r"|\b(?:different|differs|distinct) from\b"
+    r"|\b(?:different|differs|distinct) from\b|\b(?:is|are|was|were|do|does|did|ca|wo|would)nt\b"
+    r"|\b(?:unable|impossible|improbable|unclear|unsure|uncertain|whether|for example|for instance"
+    r"|such as|opposite of)\b|\bif\b(?! (?:i|you|we)\b)"
 )
 _NEW_SUBJECT = re.compile(
     r",\s*(?:and\s+)?(?:it|this|that|they|these|the \w+)\s*(?:'s|is|are|was|looks|seems)\b"
+    r"|\b(?:i'd|i would|i'll|i will|i) (?:say|guess|go with|call|choose|pick)\b"
+    r"|\bmy (?:best )?guess\b"
 )
 _DENIED_AFTER = re.compile(
     r"[\s\"')]*(?:(?:is|was|are|were|does|do|did|can|could|would|should)\s*(?:n't|not|no)\b|cannot\b"
-    r"|(?:is|was|are|were|seems|looks)\s+(?:\w+ly\s+)?"
+    r"|(?:is|was|are|were|seems|looks|would be)\s+(?:\w+ly\s+)?"
     r"(?:wrong|incorrect|false|excluded|ruled out|absent|missing)\b"
-    r"|[:=-]\s*(?:no|false|wrong|incorrect)\b)"
+    r"|[:=-]\s*(?:no|false|wrong|incorrect)\b|out\b|no\b(?=[\s.!]*$)"
+    r"|not (?:found|present|visible|shown|seen|detected)\b"
+    r"|,?\s*which (?:it|this|that)\s+(?:is|was)\s*(?:n't|not)\b)"
 )
+_YES = re.compile(r"[\s\"']*(?:yes|yeah|yep|correct|indeed|it is)\b(?! not)")
 _JOINED = re.compile(r"\b(?:or|nor|and|from|versus|vs)\b\.?(?:\s+(?:an?|the))?\s*$")
 
 
@@ -232,8 +251,12 @@ def _asserted(text: str, words: Sequence[str]) -> set[str]:
     text = found.sub(lambda match: chr(0xE000 + words.index(spelling(match[0]))), text)
     text = _SURE.sub(" ", _OPEN_END.sub(r"\1 ", text))
     said = set()
-    for clause in _CLAUSE.split(text):
+    clauses = _CLAUSE.split(text)
+    for clause, reply in zip(clauses, [*clauses[1:], ""], strict=True):
         if clause.rstrip(" \"')").endswith("?"):
+            asked = _MENTION.findall(clause)
+            if len(asked) == 1 and _YES.match(reply):
+                said.add(words[ord(asked[0]) - 0xE000])
             continue
         denied, last = False, 0
         for mention in _MENTION.finditer(clause):

@@ -166,6 +166,42 @@ def test_a_text_without_any_label_is_an_abstention(text, labels):
 
 
 @pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("isnt a blip", None),
+        ("I would rule blip out", None),
+        ("Blip would be wrong", None),
+        ("blip, which it isn't", None),
+        ("It's the opposite of blip", None),
+        ("nope, blip no", None),
+        ("I'm unable to determine if it is a blip", None),
+        ("It's impossible to say whether blip", None),
+        ("Error: blip not found", None),
+        ("No image was provided. For example, blip", None),
+        ("If it had spikes it would be a zorp", None),
+        ("Is this a blip or a zorp? Yes.", None),
+        ("Is this a blip? No.", None),
+        ("improbable that this is a zorp", None),
+        ("Blip? No. Zorp? Yes.", "zorp"),
+        ("Is this a zorp? Yes.", "zorp"),
+        ("I'm not sure, I'd say zorp", "zorp"),
+        ("none other than a zorp", "zorp"),
+        ("improbable that this is a blip; zorp", "zorp"),
+        ("{'answer': 'zorp', 'reason': 'blip'}", "zorp"),
+        ("If I had to guess, zorp", "zorp"),
+    ],
+)
+def test_denials_refusals_and_questions_say_no_label_and_plain_words_do(text, answer):
+    assert read_answer(text, ("blip", "zorp")) == answer
+
+
+def test_a_line_of_blanks_is_read_in_good_time():
+    begin = time.perf_counter()
+    read_answer("x\n" + " " * 50_000 + "x", TWO)
+    assert time.perf_counter() - begin < 2
+
+
+@pytest.mark.parametrize(
     "piece", ["<think>", "[", "{", '{"a":', "\n", "\n#", "~~", "dovrik not ", "(", "\\boxed{", ", "]
 )
 def test_a_hostile_text_is_read_in_good_time(piece):
