@@ -243,6 +243,9 @@ def _problem(kind: Any, error: Any) -> str:
     given = repr(error["input"])
     given = given if len(given) <= 60 else given[:57] + "..."
     message = error["msg"].replace("Input should be", "expected").removeprefix("Value error, ")
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        near = did_you_mean(error["input"], error["ctx"]["expected"].split("'")[1::2])
+        message += near if "did you mean" in near else ""
     return f"{where or 'this'} is {given}: {message[0].lower()}{message[1:]}"
 
 

@@ -5,7 +5,7 @@ import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
@@ -119,6 +119,7 @@ def parse_group(id: str, raw: Mapping[str, Any], where: str) -> Group:
         raise SpecError([f"{where}: a group file's name is lower-case letters, digits, - and _"])
     problems: list[str] = []
     parts = _parts(raw.get("parts"), where, problems)
+    _check_names(raw.get("concepts"), raw.get("parts"), where, problems)
     shared = _axes(raw.get("prompts"), f"{where}: prompts", problems)
     try:
         table: _GroupFile = parse(_GroupFile, raw, where, problem=SpecError)
@@ -186,6 +187,9 @@ def summary(groups: Iterable[Group]) -> list[dict[str, object]]:
 # ---------------------------------------------------------------- from tables to nouns
 
 
+_PART_FIELDS = tuple(part_field.name for part_field in fields(Part))
+
+
 def _parts(tables: object, where: str, problems: list[str]) -> dict[str, Part]:
     parts: dict[str, Part] = {}
     for name, table in tables.items() if isinstance(tables, dict) else ():
@@ -195,8 +199,11 @@ def _parts(tables: object, where: str, problems: list[str]) -> dict[str, Part]:
         if "name" in table:
             problems.append(f"{here}.name is not a field: a part is named by its table")
             continue
+        known = {key: value for key, value in table.items() if key in _PART_FIELDS}
+        problems += [f"{here}: {k} is not a field{did_you_mean(k, _PART_FIELDS)}"
+                     for k in table if k not in known]  # fmt: skip
         try:
-            part: Part = parse(Part, {**table, "name": name}, here, problem=SpecError)
+            part: Part = parse(Part, {**known, "name": name}, here, problem=SpecError)
         except SpecError as error:
             problems += error.problems
             continue
@@ -252,26 +259,19 @@ def _concept(
 ) -> Concept:
     table = file.concepts[position]
     own = table.id or slug(table.name)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", own):
+    if not own:
+        problems.append(f"{here}.name is '{table.name}'; add an id of letters a-z and digits")
+    elif not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", own):
         problems.append(f"{here}.id is '{own}'; it takes lower-case letters, digits, - and _")
+    for key in ("name", "definition"):
+        if not getattr(table, key).isprintable():
+            problems.append(f"{here}.{key} holds a control character or a line break")
     if table.role == "novel" and table.novelty is None:
         problems.append(f"{here}.novelty is missing: blend, material or form")
     drawing = None
     if table.sketch:
-        known = [name for name in table.sketch if name in parts]
-        for name in table.sketch:
-            if name not in file.parts:
-                problems.append(
-                    f"{here}.sketch names the part '{name}'{did_you_mean(name, file.parts)}"
-                )
-        for name in table.diagnostic:
-            if name not in table.sketch:
-                problems.append(
-                    f"{here}.diagnostic names '{name}', which its sketch does not use"
-                    + did_you_mean(name, table.sketch)
-                )
         drawing = Sketch(
-            parts=tuple(parts[name] for name in known),
+            parts=tuple(parts[name] for name in table.sketch if name in parts),
             diagnostic=table.diagnostic,
             lift=table.lift,
         )
@@ -291,6 +291,33 @@ def _concept(
         ),
         sketch=drawing,
     )
+
+
+def _check_names(concepts: object, parts: object, where: str, problems: list[str]) -> None:
+    """Part names of the concepts as written, so that they are told with the file's other problems.
+
+    A part that only a misspelt name of the sketch keeps from being used is no second problem.
+    """
+    there = list(parts) if isinstance(parts, dict) else []
+    for position, table in enumerate(concepts if isinstance(concepts, list) else []):
+        if not isinstance(table, dict):
+            continue
+        here = f"{where}: concepts[{position}]"
+        drawn, diagnostic = (
+            [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+            for names in (table.get("sketch"), table.get("diagnostic"))
+        )
+        unknown = [name for name in drawn if name not in there]
+        problems += [
+            f"{here}.sketch names the part '{name}'{did_you_mean(name, there)}" for name in unknown
+        ]
+        used = [name for name in drawn if name in there]
+        problems += [
+            f"{here}.diagnostic names '{name}', which its sketch does not use"
+            + did_you_mean(name, used)
+            for name in diagnostic
+            if name not in drawn and not (unknown and name in there)
+        ]
 
 
 def _axes(table: object, here: str, problems: list[str]) -> Axes:

@@ -84,7 +84,7 @@ def test_a_group_survives_the_way_through_json(tmp_path):
         ("parents =", "parrents =", "concepts[0].parrents is not a field; did you mean 'parents'"),
         ('"novel"', '"nvel"', "concepts[0].role is 'nvel': expected 'novel' or 'foil'"),
         ('novelty = "blend"\n', "", "concepts[0].novelty is missing"),
-        ('"Cacti Hög"', '"日本"', "concepts[0].id is ''"),
+        ('"Cacti Hög"', '"日本"', "concepts[0].name is '日本'; add an id"),
         ('"Cacti Hög"', '"Hedgehog"', "2 concepts have the name 'hedgehog'"),
         ('"Cacti Hög"', '"hedge-hog"\nid = "hedgehog"', "2 concepts have the id 'hogs/hedgehog'"),
         ("= 3,", "= 0,", "prompts.style is {'a photo': 0, 'a drawing': 1}: expected a text, a"),
@@ -214,3 +214,53 @@ def test_a_slug_is_plain_ascii():
     assert spec.slug("Cacti  Hög!") == "cacti-hog"
     assert spec.slug("Ice·Mic 2") == "ice-mic-2"
     assert spec.slug("日本") == ""
+
+
+def test_mistakes_in_keys_words_and_names_are_all_told_at_once(tmp_path):
+    folder = written(
+        tmp_path,
+        hogs="""
+title = "Hogs"
+parent = "hedgehog"
+[[concepts]]
+name = "cactihog"
+role = "fiol"
+definition = "x"
+sketch = ["body", "arm-tipz"]
+diagnostic = ["arm-tips", "ribz"]
+[parts.body]
+shape = "eggg"
+turnn = [0, 0, 0]
+[parts.arm-tips]
+shape = "ball"
+size = [0.1]
+""",
+    )
+    with pytest.raises(SpecError) as caught:
+        spec.load(folder)
+    told = "\n".join(caught.value.problems)
+    for needed in (
+        "concepts[0].role is 'fiol'", "did you mean 'foil'?",
+        "parts.body: turnn is not a field; did you mean 'turn'?",
+        "parts.body.shape is 'eggg'; did you mean 'egg'?",
+        "concepts[0].sketch names the part 'arm-tipz'; did you mean 'arm-tips'?",
+        "concepts[0].diagnostic names 'ribz'",
+    ):  # fmt: skip
+        assert needed in told
+    assert "diagnostic names 'arm-tips'" not in told  # that follows from the misspelt sketch
+
+
+def test_a_name_that_no_path_can_carry_asks_for_an_id_and_control_characters_are_refused(tmp_path):
+    text = """
+title = "x"
+parent = "x"
+[[concepts]]
+name = "日本"
+role = "foil"
+definition = "a\\u001bb"
+"""
+    with pytest.raises(SpecError) as caught:
+        spec.load(written(tmp_path, x=text))
+    told = "\n".join(caught.value.problems)
+    assert "concepts[0].name is '日本'; add an id" in told
+    assert "concepts[0].definition holds a control character" in told
