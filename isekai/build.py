@@ -41,7 +41,7 @@ def run(
     out: Path,
     embedder: str = "lite0",
     options: Mapping[str, object] | None = None,
-    query_share: float = 0.5,
+    query_share: float = 0.4,
     seed: int = 0,
     license: str = "unknown",
     force: bool = False,
@@ -49,7 +49,8 @@ def run(
     """Build the dataset `out` from the folder `images`, and return it.
 
     `embedder`, built with `options`, finds near-duplicates. `query_share` of each concept's
-    pictures go to the split `query`, the others to `support`, drawn by `seed`. `license` is one of
+    pictures go to the split `query`, the others to `support`, drawn by `seed`: by default more to
+    `support`, so that 32 pictures less a few duplicates still give 16 shots. `license` is one of
     the Hub's identifiers and goes into the card. A dataset that is there with the same pictures and
     settings stays as it is; another one is refused, unless `force` replaces it once the new one is
     ready.

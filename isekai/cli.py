@@ -1,5 +1,7 @@
 """The command line: one thin function a command; what a command needs is imported inside it."""
 
+import errno
+import os
 import re
 import sys
 from pathlib import Path
@@ -263,7 +265,7 @@ def build(
     ] = None,
     query_share: Annotated[
         float, typer.Option(help="Share of each concept's pictures that is asked about.")
-    ] = 0.5,
+    ] = 0.4,
     seed: Annotated[int, typer.Option(min=0, help="Draws which pictures those are.")] = 0,
     license: Annotated[
         str, typer.Option(help="For the card: an identifier such as apache-2.0.")
@@ -317,7 +319,10 @@ def main() -> None:
     from isekai.errors import IsekaiError
 
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()
     except IsekaiError as error:
         typer.echo(f"isekai: {error}", err=True)
         sys.exit(1)
@@ -328,3 +333,9 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing left to flush
+        typer.echo("isekai: the output could not be written: the disk is full", err=True)
+        sys.exit(1)

@@ -1,9 +1,9 @@
 """Ties the steps together on a few groups: draw, build, bench; what `make demo` runs."""
 
-import sys
 from pathlib import Path
 
-from isekai import __version__, bench, build, files, generate
+from isekai import __version__, bench, build, files, generate, progress
+from isekai.errors import DataError
 
 GROUPS = (
     "cactihog", "cctovac", "icemic", "cindrow", "burgtoise", "honvule", "quorvil", "rockflock",
@@ -17,6 +17,8 @@ SIZE = 160
 MODELS = ("prototype", "knn", "logreg", "chance")
 TASKS = ("twin", "foil")
 SHOTS = (1, 2, 4, 8, 16)
+
+_MADE = {"images", "dataset", "run"}
 
 
 def small_dataset(folder: Path | None = None) -> Path:
@@ -36,9 +38,13 @@ def small_dataset(folder: Path | None = None) -> Path:
 
 def run(out: Path) -> Path:
     """Everything from specs to a table in the folder `out`; run again, it goes on."""
-    _say("Draw things that did not exist before, and make a dataset of them")
+    there = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    others = {name for name in there - _MADE if not name.startswith(".")}
+    if others:
+        raise DataError(f"{out}: holds '{min(others)}'; give --out a new or empty folder")
+    progress.tell("\nDraw things that did not exist before, and make a dataset of them")
     data = small_dataset(out)
-    _say("Ask four models to learn their names from context")
+    progress.tell("\nAsk four models to learn their names from context")
     bench.run(models=MODELS, tasks=TASKS, shots=SHOTS, data=data, out=out / "run")
     return out
 
@@ -55,9 +61,5 @@ What you have now
 Three commands to try next
   isekai groups
   isekai invent 5 --seed 7 --out mine && isekai generate --spec mine --size 192 --out mine-images
-  isekai bench --model prototype --task pair --data {out}/dataset --out {out}/pair
+  isekai bench --model prototype --task pair --data {out}/dataset --out runs/pair
 """
-
-
-def _say(what: str) -> None:
-    print(f"\n{what}", file=sys.stderr)

@@ -39,8 +39,9 @@ def draw(
 ) -> Iterator[Episode]:
     """`episodes` episodes of each unit; whatever cannot be drawn is refused before the first.
 
-    An episode depends on the run's seed, the task, the unit, its number and the images of its own
-    concepts, and on nothing else: other shots or more queries only lengthen its sequences.
+    An episode's images depend on the run's seed, the task, the unit, its number and the images of
+    its own concepts, and on nothing else: other shots or more queries only lengthen its sequences.
+    Its fantasy words also keep away from every name in the dataset.
     """
     if not units:
         raise DataError(f"{dataset.path}: no group here has the concepts that task '{task}' needs")

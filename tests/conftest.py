@@ -129,4 +129,5 @@ def tiny_dataset(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The dataset built from `tiny_images`. Don't write into it."""
     from isekai import build
 
-    return build.run(images=tiny_images, out=tmp_path_factory.mktemp("tiny") / "dataset")
+    out = tmp_path_factory.mktemp("tiny") / "dataset"
+    return build.run(images=tiny_images, out=out, query_share=0.5)

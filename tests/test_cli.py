@@ -155,3 +155,22 @@ def test_an_output_folder_that_cannot_be_made_is_one_line(step, tmp_path):
     assert ended.returncode == 1
     assert len(ended.stderr.strip().splitlines()) <= 2
     assert "Traceback" not in ended.stderr
+
+
+def test_a_full_disk_behind_the_output_is_one_line():
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*ISEKAI, "groups", "--json"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "isekai: the output could not be written: the disk is full\n"
+
+
+def test_the_demo_leaves_a_folder_of_other_things_alone(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    ended = isekai("demo", "--out", tmp_path)
+    assert ended.returncode == 1
+    assert "holds 'mine.txt'" in ended.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
