@@ -68,6 +68,8 @@ def read(folder: Path) -> Images:
             "generate`, or bring your own with `isekai generate --source folder:PATH`"
         )
     told = files.read_json(manifest, dict[str, object])
+    if told.get("kind") == "dataset":
+        raise DataError(f"{folder}: a dataset already; measure on it with `isekai bench --data`")
     if told.get("kind") != "images" or not told.get("complete"):
         raise DataError(f"{folder}: its manifest.json is not that of finished images")
     request = told.get("request")

@@ -447,3 +447,8 @@ def test_the_command_prints_the_path_or_a_summary(small, copy):
     told = json.loads(CliRunner().invoke(cli.app, [*words, "--json"]).stdout)
     assert told["splits"] == {"support": 18, "query": 18}
     assert told["fingerprint"] == Dataset.open(copy).fingerprint
+
+
+def test_building_from_a_dataset_says_what_it_is(built, tmp_path):
+    with pytest.raises(DataError, match="a dataset already"):
+        build.run(images=built, out=tmp_path / "out", options=FAST)
