@@ -83,8 +83,8 @@ def notes(results: Sequence[Result]) -> list[str]:
     """What a reader has to know to believe the cells, a sentence each."""
     said = [
         "n counts the answers behind a cell, clusters the groups they are about. Intervals are t "
-        "intervals over clusters, Wilson's of as many answers as clusters where these don't differ; "
-        "of twenty intervals about one misses the truth."
+        "intervals over clusters, Wilson's of as many answers as clusters where these don't "
+        "differ; of twenty intervals about one misses the truth."
     ]
     if any(result.outcomes["abstain"] for result in results):
         said.append("An abstention is not a correct answer: a cell that abstains has accuracy .00.")

@@ -261,7 +261,7 @@ def bare(folder: Path) -> None:
         (without_manifest, r"not finished \(no manifest.json\); run the same `isekai generate`"),
         (bare, "not a folder of drawn images"),
         (shutil.rmtree, "no such folder of images"),
-        (lambda f: files.write_json(f / "manifest.json", {"kind": "dataset"}), "finished images"),
+        (lambda f: files.write_json(f / "manifest.json", {"kind": "run"}), "finished images"),
         (edited_ledger(lambda rows: []), "no images"),
         (edited_ledger(lambda rows: [*rows, rows[0]]), "fruit/blimel has two images 0"),
         (
