@@ -1,5 +1,8 @@
 """Draws episodes: a nested support sequence and the queries that share it, from hashed seeds."""
 
+import hashlib
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -7,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isekai.errors import DataError
-from isekai.labels import fantasy
+from isekai.files import plain
+from isekai.labels import conflict, fantasy
 from isekai.scoring import spelling
 from isekai.spec import seed as seeded
 from isekai.types import Concept, Episode, Example, Group, LabelWords, Role, Split
@@ -41,7 +45,8 @@ def draw(
 
     An episode's images depend on the run's seed, the task, the unit, its number and the images of
     its own concepts, and on nothing else: other shots or more queries only lengthen its sequences.
-    Its fantasy words also keep away from every name in the dataset.
+    Its fantasy words also keep away from every name in the dataset. Its id holds the run's seed, so
+    that a run over several seeds holds the episodes of runs over each of them.
     """
     if not units:
         raise DataError(f"{dataset.path}: no group here has the concepts that task '{task}' needs")
@@ -56,6 +61,20 @@ def draw(
         for unit in units
         for number in range(episodes)
     )
+
+
+def digest(episode: Episode, shots: int) -> str:
+    """SHA-256 of what is asked at one shot count: equal digests, equal questions.
+
+    Neither the other shot counts nor anything else of the run moves it.
+    """
+    asked = {
+        "id": episode.id,
+        "labels": list(episode.labels.items()),
+        "support": plain(episode.support[: len(episode.labels) * shots]),
+        "queries": plain(episode.queries),
+    }
+    return hashlib.sha256(json.dumps(asked, separators=(",", ":")).encode()).hexdigest()
 
 
 def having(group: Group, role: Role) -> tuple[str, ...]:
@@ -82,18 +101,18 @@ def _episode(
     order = generator(seed, "labels").permutation(len(unit.concepts))
     concepts = tuple(unit.concepts[i] for i in order)
     return Episode(
-        id=f"{task}/{unit.name}/{number:03d}",
+        id=f"{task}/{unit.name}/{base}-{number:03d}",
         task=task,
         cluster=unit.cluster,
-        labels=_words(dataset, concepts, labels, seed),
-        support=_blocks(dataset, concepts, "support", max(shots), seed),
+        labels=words(dataset, concepts, labels, seed),
+        support=blocks(dataset, concepts, "support", max(shots), seed),
         shots=shots,
-        queries=_blocks(dataset, concepts, "query", queries, seed),
+        queries=blocks(dataset, concepts, "query", queries, seed),
         seed=seed,
     )
 
 
-def _blocks(
+def blocks(
     dataset: "Dataset", concepts: Sequence[str], split: Split, count: int, seed: int
 ) -> tuple[Example, ...]:
     """`count` blocks, each with one new image of every concept in random order.
@@ -113,14 +132,24 @@ def _blocks(
     )
 
 
-def _words(
+def words(
     dataset: "Dataset", concepts: Sequence[str], labels: LabelWords, seed: int
 ) -> Mapping[str, str]:
+    """Concept -> the word used for it in the episode of this seed, in the order given."""
     if labels == "true":
         return {concept: dataset.concept(concept).name for concept in concepts}
-    names = sorted(concept.name for group in dataset.groups for concept in group.concepts)
-    words = fantasy(len(concepts), names, generator(seed, "words"))
-    return dict(zip(concepts, words, strict=True))
+    known = [concept for group in dataset.groups for concept in group.concepts]
+    if labels == "fantasy":
+        names = sorted(concept.name for concept in known)
+        made = fantasy(len(concepts), names, generator(seed, "words"))
+    else:
+        told = {text for c in known for text in (c.name, c.definition, *c.parents)}
+        made = conflict(len(concepts), _single_words(told), generator(seed, "conflict"))
+    return dict(zip(concepts, made, strict=True))
+
+
+def _single_words(texts: set[str]) -> list[str]:
+    return sorted({word for text in texts for word in re.findall(r"\w+", text.casefold())})
 
 
 def _refuse_too_many(

@@ -6,12 +6,15 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from isekai.errors import DataError
+from isekai.files import sha256
+from isekai.types import EncodedImage
 
 Format = Literal["png", "webp"]
 
@@ -66,6 +69,27 @@ def encode(image: Image.Image, format: Format = "png") -> bytes:
     else:
         bare.save(buffer, "WEBP", lossless=True, quality=50, method=3)
     return buffer.getvalue()
+
+
+GREY = (128, 128, 128)
+
+
+def grey_like(picture: EncodedImage) -> EncodedImage:
+    """An even grey of the same size, upright as the picture is."""
+    with _quiet():
+        try:
+            header = Image.open(io.BytesIO(picture.data), formats=FORMATS)
+            width, height = header.size
+            turned = header.getexif().get(0x0112, 1) >= 5  # Orientation: on its side
+        except Exception as error:  # damaged files make Pillow raise almost any class
+            raise UnreadableImage(f"damaged: {error or type(error).__name__}") from error
+    return _grey(height, width) if turned else _grey(width, height)
+
+
+@lru_cache(maxsize=64)
+def _grey(width: int, height: int) -> EncodedImage:
+    data = encode(Image.new("RGB", (width, height), GREY))
+    return EncodedImage(id=sha256(data), data=data)
 
 
 def _decode(data: bytes) -> Image.Image:

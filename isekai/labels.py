@@ -1,4 +1,4 @@
-"""Fantasy words: labels that no model has met, so that only the context can give them meaning."""
+"""Label words: fantasy words that only the context gives a meaning, and common words that lie."""
 
 from collections.abc import Iterable
 
@@ -30,6 +30,43 @@ DICTIONARY = frozenset(
 """The words of this form in Webster's Second and the GNU Collaborative International Dictionary."""
 
 _RUDE = ("dik", "fag", "fuk", "kok")
+
+
+COMMON = tuple(
+    """
+    accordion anchor apron armchair backpack balloon banjo barrel basket bathtub bicycle binoculars
+    blanket bookshelf broom bucket button calculator camera candle canoe carpet cello chainsaw
+    chess chimney clarinet clock compass cradle crane curtain dice doorbell drum elevator envelope
+    escalator fence ferry flute fountain funnel giraffe glove guitar hammer hammock harp helicopter
+    jacket jigsaw kayak keyboard kite ladder lantern lawnmower lipstick magnet mailbox mattress
+    microscope mirror mittens motorcycle necklace notebook padlock paintbrush parachute pencil
+    penguin piano pillow pistol pyramid quilt radiator raincoat refrigerator rocket rollerblade
+    saddle sailboat sandal saxophone scarf scissors scooter screwdriver shovel skateboard sled
+    slipper snorkel spoon stapler stethoscope submarine suitcase sunglasses surfboard sweater
+    syringe tambourine tent thermometer thimble toaster toothbrush tractor trampoline trombone
+    trumpet umbrella vacuum violin wallet wheelbarrow whistle windmill wrench xylophone yacht zebra
+    zipper
+    """.split()  # noqa: SIM905
+)
+"""Everyday things that everybody can picture, each with one plain name."""
+
+
+def conflict(count: int, avoid: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]:
+    """`count` common words for quite other things, none of which is like a word in `avoid`.
+
+    What a model knows of such a word speaks against the thing that the context calls so. Words that
+    share the last letters of a name ("-pot") are no hint here, so only whole words are kept apart.
+    """
+    taken = [word.casefold() for word in avoid if len(word) > 2]
+    words: list[str] = []
+    for word in rng.permutation(COMMON).tolist():
+        if len(words) == count:
+            break
+        if not any(alike(word, other) for other in (*words, *taken)):
+            words.append(word)
+    if len(words) < count:
+        raise ValueError(f"no {count} common words are this far from the names in the dataset")
+    return tuple(words)
 
 
 def fantasy(count: int, avoid: Iterable[str], rng: np.random.Generator) -> tuple[str, ...]:

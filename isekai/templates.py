@@ -1,20 +1,26 @@
 """How a model is asked: reads prompts/templates/*.toml and puts episodes into their words."""
 
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from isekai.errors import SpecError, did_you_mean
+from isekai.errors import DataError, SpecError, did_you_mean
 from isekai.files import explained, parse
+from isekai.images import grey_like
 from isekai.spec import folder
-from isekai.types import EncodedImage, Episode, Example, Sweep, Turn
+from isekai.types import IMAGE, EncodedImage, Episode, Example, Sweep, Turn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """The wording of an episode. Special tokens and roles belong to the adapter, not here."""
+    """The wording of an episode. Special tokens and roles belong to the adapter, not here.
+
+    `{image}` says where the picture stands in a question (else in front), `{label}` the word,
+    `{number}` counts the support pictures from 1, `{labels}` lists the words of the episode.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
 
@@ -22,6 +28,20 @@ class Template:
     support_answer: str
     """Carries the label word at `{label}`, exactly once."""
     query_question: str
+    instruction: str = ""
+    """Said once, before everything."""
+    query_instruction: str = ""
+    """Said between the support set and the query."""
+
+
+_MAY_HOLD = {
+    "support_question": ("image", "number"),
+    "support_answer": ("label", "number"),
+    "query_question": ("image", "labels"),
+    "instruction": ("labels",),
+    "query_instruction": ("labels",),
+}
+"""Field -> what it may name in braces."""
 
 
 def names() -> list[str]:
@@ -55,26 +75,49 @@ def read(name: str) -> Template:
 
 def fold(episode: Episode, template: Template, image: Callable[[str], EncodedImage]) -> Sweep:
     """The episode in the template's words, with the bytes of its images (`image` fetches them)."""
+    words = tuple(episode.labels.values())
+    for word in words:
+        if IMAGE in word or "{" in word:
+            raise DataError(f"the label '{word}' holds '{IMAGE}' or a brace; take --labels fantasy")
 
-    def shown(example: Example) -> Turn:
-        label = episode.labels[example.concept]
+    def say(text: str, **marks: str) -> str:
+        for mark, value in {"image": IMAGE, "labels": _either(words), **marks}.items():
+            text = text.replace(f"{{{mark}}}", value)
+        return text
+
+    def shown(number: int, example: Example) -> Turn:
+        label = example.word or episode.labels[example.concept]
         return Turn(
-            image=image(example.image_id),
-            question=template.support_question,
-            answer=template.support_answer.replace("{label}", label),
+            image=_picture(example, image),
+            question=say(template.support_question, number=str(number)),
+            answer=say(template.support_answer, number=str(number), label=label),
             label=label,
         )
 
+    question = say(template.query_question)
     return Sweep(
         episode_id=episode.id,
-        support=tuple(shown(example) for example in episode.support),
-        cuts=tuple(len(episode.labels) * shots for shots in episode.shots),
+        support=tuple(shown(place, one) for place, one in enumerate(episode.support, start=1)),
+        cuts=tuple(len(words) * shots for shots in episode.shots),
         queries=tuple(
-            Turn(image=image(query.image_id), question=template.query_question)
-            for query in episode.queries
+            Turn(image=_picture(query, image), question=question) for query in episode.queries
         ),
-        labels=tuple(episode.labels.values()),
+        labels=words,
+        instruction=say(template.instruction),
+        query_instruction=say(template.query_instruction),
     )
+
+
+def _picture(example: Example, image: Callable[[str], EncodedImage]) -> EncodedImage | None:
+    if example.shown == "nothing":
+        return None
+    picture = image(example.image_id)
+    return grey_like(picture) if example.shown == "grey" else picture
+
+
+def _either(words: tuple[str, ...]) -> str:
+    """`a or b`, `a, b or c`."""
+    return " or ".join([*filter(None, [", ".join(words[:-1])]), words[-1]])
 
 
 def _problems(template: Template, where: str) -> list[str]:
@@ -88,6 +131,15 @@ def _problems(template: Template, where: str) -> list[str]:
         text = getattr(template, field)
         if not text.strip():
             problems.append(f"{where}: {field} is empty")
-        if "{label}" in text:
-            problems.append(f"{where}: {field} gives the answer away: only support_answer has it")
+        if text.count("{image}") > 1 or IMAGE in text:
+            problems.append(f"{where}: {field} says where the picture stands once, as {{image}}")
+    for field, known in _MAY_HOLD.items():
+        for mark in re.findall(r"\{(\w*)\}", getattr(template, field)):
+            if mark == "label" and "label" not in known:
+                told = "gives the answer away: only support_answer has it"
+            elif mark not in known:
+                told = f"has {{{mark}}}; known here: {', '.join(f'{{{one}}}' for one in known)}"
+            else:
+                continue
+            problems.append(f"{where}: {field} {told}")
     return problems
