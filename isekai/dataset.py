@@ -1,9 +1,12 @@
-"""Reads a dataset folder: its groups and entries at once, its pictures when asked."""
+"""A dataset as everything else sees it, and the reader of what `isekai build` writes."""
 
 import hashlib
 import json
+import re
+import threading
+import urllib.parse
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +15,8 @@ from typing import Literal, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isekai import files
-from isekai.errors import DataError, did_you_mean
+from isekai import files, plugins
+from isekai.errors import DataError, IsekaiError, did_you_mean
 from isekai.parquet import COLUMNS, SPLITS
 from isekai.types import Concept, EncodedImage, Group, Role, Split
 
@@ -23,7 +26,11 @@ _CACHE_BYTES = 256_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One picture of a dataset, without its pixels."""
+    """One picture of a concept, without its pixels.
+
+    A picture has one split. It has an entry for each concept that it shows, which are several only
+    in imports whose groups share concepts.
+    """
 
     image_id: str
     concept: str
@@ -34,41 +41,56 @@ class Entry:
     """The picture's number within its concept."""
 
 
-class _Place(NamedTuple):
-    path: Path
-    row_group: int
-    row: int
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One published question: a query, and the pictures of either label in published order."""
+
+    line: int
+    """Its number among the published questions, from 0."""
+    query: str
+    """Image id."""
+    concept: str
+    """What the query shows, by full id: one of the labels."""
+    labels: tuple[str, str]
+    """The positive concept and the negative one."""
+    positives: tuple[str, ...]
+    """Image ids, as are the negatives."""
+    negatives: tuple[str, ...]
 
 
 class Dataset:
-    """A dataset folder as `isekai build` writes it; make one with `Dataset.open`."""
+    """Groups, entries and pictures, wherever these lie; `load` opens one."""
 
     def __init__(
         self,
         *,
         path: Path,
         fingerprint: str,
-        groups: tuple[Group, ...],
-        entries: tuple[Entry, ...],
-        places: dict[str, _Place],
-        footers: dict[Path, pq.FileMetaData],
+        groups: Sequence[Group],
+        entries: Sequence[Entry],
+        fetch: Callable[[str], bytes],
+        lists: tuple[Listed, ...] = (),
+        name: str = "",
     ) -> None:
+        """`fetch` gives a picture's file by its id; any thread may call it."""
         self.path = path
-        self.name = path.resolve().name
+        self.name = name or path.resolve().name
         self.fingerprint = fingerprint
-        self.groups = groups
-        self.entries = entries
+        self.groups = tuple(groups)
+        self.entries = tuple(entries)
+        self.lists = lists
+        self._fetch = fetch
         self._concepts = {c.id: c for group in groups for c in group.concepts}
-        self._places = places
-        self._footers = footers
-        self._cache: OrderedDict[tuple[Path, int], pa.Array] = OrderedDict()
+        self._known = {entry.image_id for entry in entries}
+        for one in lists:
+            self._known.update((one.query, *one.positives, *one.negatives))
         self._ids: dict[tuple[str, Split], list[str]] = {}
         for entry in entries:
             self._ids.setdefault((entry.concept, entry.split), []).append(entry.image_id)
 
     @classmethod
     def open(cls, path: Path) -> "Dataset":
-        """Read everything but the pictures; DataError with what is wrong and what to do."""
+        """What `isekai build` wrote: all but the pictures; DataError says what is wrong."""
         manifest = _manifest(path)
         groups = files.read_json(path / "groups.json", tuple[Group, ...])
         entries, places, footers = _entries(path, groups)
@@ -81,8 +103,7 @@ class Dataset:
             fingerprint=manifest.fingerprint,
             groups=groups,
             entries=entries,
-            places=places,
-            footers=footers,
+            fetch=_Shards(places, footers).fetch,
         )
 
     def ids(self, concept: str, split: Split) -> tuple[str, ...]:
@@ -97,19 +118,89 @@ class Dataset:
 
     def image(self, image_id: str) -> EncodedImage:
         """The picture's file as it is stored, checked against its id."""
-        place = self._places.get(image_id)
-        if place is None:
+        if image_id not in self._known:
             raise DataError(f"{self.path}: no image has the id '{image_id}'")
-        data: bytes | None = self._row_group(place.path, place.row_group)[place.row].as_py()
-        if data is None or files.sha256(data) != image_id:
+        data = self._fetch(image_id)
+        if files.sha256(data) != image_id:
             raise DataError(
-                f"{place.path}: the bytes of image {image_id[:12]} are damaged; build or download "
+                f"{self.path}: the bytes of image {image_id[:12]} are damaged; build or download "
                 "the dataset again"
             )
         return EncodedImage(id=image_id, data=data)
 
+
+def load(spec: str | Path) -> Dataset:
+    """A dataset folder by its path, or another data set as `reader:argument?key=value&key=value`.
+
+    A folder of that very name goes before a reader. Values are percent-decoded and read as
+    `plugins.options` reads them; a plus sign is one.
+    """
+    reader = re.fullmatch(r"([A-Za-z][\w-]+):(.*)", str(spec), re.S)
+    if isinstance(spec, Path) or not reader or Path(spec).is_dir():
+        return Dataset.open(Path(spec))
+    name, rest = reader.groups()
+    argument, _, query = rest.partition("?")
+    try:
+        pairs = urllib.parse.parse_qsl(
+            query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=True, errors="strict"
+        )
+    except ValueError as error:
+        raise IsekaiError(
+            f"data '{spec}': what follows the ? is not key=value&key=value ({error})"
+        ) from None
+    options = plugins.options([f"{key}={value}" for key, value in pairs])
+    if len(options) < len(pairs):
+        raise IsekaiError(f"data '{spec}': an option is given twice")
+    found: Dataset = plugins.build("readers", f"{name}:{argument}", options)
+    return found
+
+
+def fingerprint(
+    groups: Sequence[Group], entries: Iterable[Entry], lists: Iterable[Listed] = ()
+) -> str:
+    """A dataset's identity: which pictures show which concept in which split, and what those are.
+
+    It does not depend on the order of entries, on how they are stored or where. Published questions
+    count with their order.
+    """
+    digest = hashlib.sha256(json.dumps(files.plain(groups), sort_keys=True).encode())
+    for one in sorted(entries, key=lambda entry: (entry.image_id, entry.concept)):
+        digest.update(f"\n{one.image_id} {one.concept} {one.index} {one.split}".encode())
+    for asked in lists:
+        pictures = [asked.query, *asked.positives, "/", *asked.negatives]
+        words = [str(asked.line), asked.concept, *asked.labels, *pictures]
+        digest.update(f"\nasked {' '.join(words)}".encode())
+    return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- reading
+
+
+class _Place(NamedTuple):
+    path: Path
+    row_group: int
+    row: int
+
+
+class _Shards:
+    """The pictures in a dataset's Parquet files. The row groups read last stay in memory."""
+
+    def __init__(
+        self, places: Mapping[str, _Place], footers: Mapping[Path, pq.FileMetaData]
+    ) -> None:
+        self._places = places
+        self._footers = footers
+        self._cache: OrderedDict[tuple[Path, int], pa.Array] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def fetch(self, image_id: str) -> bytes:
+        place = self._places[image_id]
+        with self._lock:
+            pictures = self._row_group(place.path, place.row_group)
+        return pictures[place.row].as_py() or b""
+
     def _row_group(self, path: Path, number: int) -> pa.Array:
-        """[rows]: the pictures' bytes. The groups read last stay in memory."""
+        """[rows]: the pictures' bytes."""
         key = (path, number)
         if key not in self._cache:
             with _readable(path), pq.ParquetFile(path, metadata=self._footers[path]) as file:
@@ -119,20 +210,6 @@ class Dataset:
                 self._cache.popitem(last=False)
         self._cache.move_to_end(key)
         return self._cache[key]
-
-
-def fingerprint(groups: Sequence[Group], entries: Iterable[Entry]) -> str:
-    """A dataset's identity: which pictures show which concept in which split, and what those are.
-
-    It does not depend on the order of entries or on how they are stored.
-    """
-    digest = hashlib.sha256(json.dumps(files.plain(groups), sort_keys=True).encode())
-    for one in sorted(entries, key=lambda entry: entry.image_id):
-        digest.update(f"\n{one.image_id} {one.concept} {one.index} {one.split}".encode())
-    return digest.hexdigest()
-
-
-# ---------------------------------------------------------------- reading
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

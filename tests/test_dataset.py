@@ -82,10 +82,11 @@ def test_concepts_are_found_by_id_and_near_misses_are_told(tiny_dataset):
 def test_pictures_are_read_when_asked_and_few_are_kept(tiny_dataset, monkeypatch):
     monkeypatch.setattr("isekai.dataset._CACHE_BYTES", 1)
     dataset = Dataset.open(tiny_dataset)
-    assert not dataset._cache
+    cache = dataset._fetch.__self__._cache
+    assert not cache
     for entry in dataset.entries[::13]:
         assert files.sha256(dataset.image(entry.image_id).data) == entry.image_id
-        assert len(dataset._cache) == 1
+        assert len(cache) == 1
 
 
 # ---------------------------------------------------------------- what can be wrong

@@ -53,8 +53,7 @@ def listed(groups: int = 3, support: int = 6, query: int = 4, reverse: bool = Fa
         fingerprint="",
         groups=made,
         entries=tuple(entries),
-        places={},
-        footers={},
+        fetch=lambda image_id: b"",
     )
 
 
