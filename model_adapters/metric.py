@@ -5,17 +5,17 @@ support set tells them what a label means.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax, logsumexp
 
+from isekai.embeddings import Embeddings
 from isekai.errors import PluginError
 from isekai.plugins import build
-from isekai.types import Response, Sweep
-from model_adapters.embeddings import Embeddings
+from isekai.types import Response, Sweep, Turn
 
 TEMPERATURE = 0.05
 """Cosines are divided by this before the softmax: it sets how sure the log-probabilities sound,
@@ -35,15 +35,13 @@ class _Metric(ABC):
         return {"embedder": embedder.model, "revision": embedder.revision, **self._settings()}
 
     def respond(self, sweep: Sweep) -> Iterator[Response]:
-        """Without a support set there is no metric to learn: all cuts of 0 turns abstain."""
-        queries = self._embeddings.rows([turn.image for turn in sweep.queries]).astype(float)
-        support = np.zeros((0, queries.shape[1]))
-        if sweep.support:
-            support = self._embeddings.rows([turn.image for turn in sweep.support]).astype(float)
+        """Without support images there is no metric to learn: all cuts without any abstain."""
+        queries = self._rows(sweep.queries)
+        support = self._rows(sweep.support)
         shown = np.array([sweep.labels.index(turn.label or "") for turn in sweep.support], int)
         for cut in sweep.cuts:
-            if cut == 0:
-                yield from [Response(text="")] * len(queries)
+            if not len(support[:cut]) or len(queries) < len(sweep.queries):
+                yield from [Response(text="")] * len(sweep.queries)
                 continue
             logits = self._logits(support[:cut], shown[:cut], len(sweep.labels), queries)
             logits = np.maximum(logits, logits.max(axis=1, keepdims=True) + UNSEEN)
@@ -53,6 +51,13 @@ class _Metric(ABC):
                     for label, value in zip(sweep.labels, row, strict=True)
                 }
                 yield Response(text=sweep.labels[int(row.argmax())], label_logprobs=logprobs)
+
+    def _rows(self, turns: Sequence[Turn]) -> NDArray[np.float64]:
+        """[N, D]: what the turns show; no rows if they show no pictures."""
+        pictures = [turn.image for turn in turns if turn.image]
+        if len(pictures) < len(turns) or not turns:
+            return np.zeros((0, 1))
+        return self._embeddings.rows(pictures).astype(float)
 
     def _settings(self) -> Mapping[str, object]:
         return {"temperature": TEMPERATURE}

@@ -1,4 +1,4 @@
-"""The baselines do what their names say, embed each image once, and tell what is wrong."""
+"""The baselines do what their names say, and tell what is wrong."""
 
 import json
 from pathlib import Path
@@ -9,12 +9,10 @@ from PIL import Image
 from scipy.special import expit
 
 from isekai import files, plugins
-from isekai.embedders.lite0 import Lite0
 from isekai.errors import DataError, PluginError
 from isekai.images import encode
 from isekai.types import EncodedImage, Sweep, Turn
 from model_adapters.chance import Chance
-from model_adapters.embeddings import Embeddings
 from model_adapters.scripted import Scripted
 
 
@@ -100,45 +98,6 @@ def test_a_label_that_was_never_shown_is_all_but_ruled_out(metric, name):
         response = next(metric(name).respond(sweep(support, [12], labels="abc")))
         assert response.text == "a"
         assert -40 < response.label_logprobs["c"] < -20
-
-
-def test_each_picture_is_embedded_once_and_never_again_by_the_next_run(tmp_path):
-    images = [shade(degrees).image for degrees in (1, 2, 3, 2)]
-    first = Embeddings(Angles(), tmp_path)
-    rows = first.rows(images)
-    assert first.embedder.seen == 3
-    assert np.array_equal(first.rows(images[::-1]), rows[::-1])
-    second = Embeddings(Angles(), tmp_path)
-    assert np.array_equal(second.rows(images[:2]), rows[:2])
-    assert (first.embedder.seen, second.embedder.seen) == (3, 0)
-    changed = Angles()
-    changed.revision = "2"
-    Embeddings(changed, tmp_path).rows(images)
-    assert changed.seen == 3
-
-
-def test_a_row_does_not_depend_on_what_else_is_asked_for(tmp_path, monkeypatch):
-    monkeypatch.setenv("ISEKAI_CACHE", str(tmp_path / "default"))
-    rng = np.random.default_rng(0)
-    images = []
-    for _ in range(3):
-        noise = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
-        data = encode(Image.fromarray(noise))
-        images.append(EncodedImage(id=files.sha256(data), data=data))
-    embedder = Lite0(size=32)
-    together = Embeddings(embedder, tmp_path / "a").rows(images)
-    alone = Embeddings(embedder).rows(images[2:])
-    assert np.array_equal(together[2], alone[0])
-    assert (tmp_path / "default" / "embeddings.sqlite").exists()
-
-
-def test_a_damaged_cache_and_one_that_cannot_be_written_are_told_in_one_line(tmp_path):
-    (tmp_path / "embeddings.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(DataError, match="not a database; delete this file"):
-        Embeddings(Angles(), tmp_path).rows([shade(1).image])
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="not a folder"):
-        Embeddings(Angles(), tmp_path / "file").rows([shade(1).image])
 
 
 def test_chance_guesses_evenly_and_anew_for_every_episode_cut_and_seed():

@@ -44,7 +44,7 @@ def test_the_package_knows_no_adapter_and_nothing_knows_the_command_line(module)
 @pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("model_adapters")])
 def test_an_adapter_knows_the_nouns_the_seams_and_the_border_but_no_data_set(module):
     own = {name.split(".")[1] for name in imports(module) if name.startswith("isekai.")}
-    assert own <= {"types", "errors", "protocols", "files", "images", "plugins"}
+    assert own <= {"types", "errors", "protocols", "files", "images", "plugins", "embeddings"}
 
 
 def test_steps_meet_in_files_and_what_lies_below_does_not_know_them():

@@ -1,7 +1,7 @@
 """Each image embedded once: kept in memory for a run, and on disk for the next one."""
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -20,6 +20,9 @@ _TABLE = """
     ) without rowid
 """
 
+_CHUNK = 64
+"""Pictures between two writes: a killed run loses no more, and as many are in memory at once."""
+
 
 class Embeddings:
     """An embedder that remembers, by its own revision and the SHA-256 of the image's bytes.
@@ -36,11 +39,16 @@ class Embeddings:
         self._rows: dict[str, NDArray[np.float32]] = {}
 
     def rows(self, images: Sequence[EncodedImage]) -> NDArray[np.float32]:
-        """[N, D] float32: the embedding of each image, in order."""
-        new = {image.id: image.data for image in images if image.id not in self._rows}
-        if new:
-            self._fetch(new)
-        return np.stack([self._rows[image.id] for image in images])
+        """[N, D] float32: the embedding of each image, in order. At least one image is needed."""
+        given = {image.id: image for image in images}
+        return self.of([image.id for image in images], given.__getitem__)
+
+    def of(self, ids: Sequence[str], image: Callable[[str], EncodedImage]) -> NDArray[np.float32]:
+        """As `rows`, by id: `image` fetches only what hasn't been embedded by this object yet."""
+        new = [id for id in dict.fromkeys(ids) if id not in self._rows]
+        for start in range(0, len(new), _CHUNK):
+            self._fetch({id: image(id).data for id in new[start : start + _CHUNK]})
+        return np.stack([self._rows[id] for id in ids])
 
     def _fetch(self, images: dict[str, bytes]) -> None:
         hashes = {id: sha256(data) for id, data in images.items()}
