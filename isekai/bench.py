@@ -2,106 +2,160 @@
 
 import inspect
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from isekai import files, plugins, progress, runs, templates
+from isekai import (
+    asking,
+    files,
+    paper,
+    plugins,
+    progress,
+    results,
+    runs,
+    templates,
+    variants,
+)
+from isekai import dataset as datasets
 from isekai.dataset import Dataset
+from isekai.embeddings import Embeddings
 from isekai.errors import IsekaiError, PluginError, did_you_mean
-from isekai.protocols import ModelAdapter, Task
-from isekai.scoring import malformed, outcome
-from isekai.templates import Template
-from isekai.types import Episode, LabelWords, Prediction, Response, Sweep
+from isekai.protocols import Foretelling, Informed, ModelAdapter, Probing, Task, Telling
+from isekai.setup import Setup, resolve
+from isekai.types import Episode, Prediction, Sweep
 
 
 def run(
-    *,
-    models: Sequence[str | ModelAdapter],
-    tasks: Sequence[str],
-    shots: Sequence[int],
-    data: Path,
-    out: Path,
-    episodes: int = 4,
-    queries: int = 4,
-    labels: LabelWords = "fantasy",
-    seed: int = 0,
-    options: Mapping[str, object] | None = None,
-    template: str = "plain",
-    force: bool = False,
+    setup: Setup, *, out: Path, adapters: Sequence[ModelAdapter] = (), force: bool = False
 ) -> Path:
-    """Measure `models` on `tasks` and return `out`, the folder of the run.
+    """Measure the models of `setup`, and `adapters` that are built; return `out`, the run's folder.
 
-    `models` are names, also `name:argument`, built with those of the `options` that they have; or
-    adapters that are built. `shots` are support images a label, `episodes` are those of each unit
-    of a task (a group, a concept, a pair), `queries` those of each label of an episode. Everything
-    is checked before a model is asked. A run of the same config goes on where it stopped, and asks
-    again what failed; one of another config is refused, unless `force` removes it.
+    Everything is checked before a model is asked. A run of the same setup goes on where it stopped,
+    and asks again what failed; one of another setup is refused, unless `force` removes it.
     """
-    names = list(dict.fromkeys(model for model in models if isinstance(model, str)))
-    models = [*(model for model in models if not isinstance(model, str)), *names]
-    tasks = list(dict.fromkeys(tasks))
-    shots = sorted(set(shots))
-    _refuse_numbers(models, tasks, shots, episodes, queries)
-    families: list[Task] = [plugins.load("tasks", task) for task in tasks]
-    wording = templates.read(template)
-    dataset = Dataset.open(data)
-    drawn = [
-        episode
-        for family in families
-        for episode in family(
-            dataset, shots=shots, queries=queries, episodes=episodes, labels=labels, seed=seed
-        )
-    ]
+    work = prepare(setup, adapters)
     runs.refuse_foreign(out)
-    adapters = _build(models, options or {})
-    config = runs.Config(
-        dataset=dataset.fingerprint,
-        models=list(adapters),
-        adapters={name: adapter.provenance for name, adapter in adapters.items()},
-        tasks=tasks,
-        shots=shots,
-        episodes=episodes,
-        queries=queries,
-        labels=labels,
-        template=wording,
-        seed=seed,
-    )
     with files.lock(out), files.explained(out):
         files.sweep_temporaries(out)
-        if runs.settle(out, config, drawn, force=force):
+        if runs.settle(out, work.config, work.episodes, force=force):
             progress.tell(f"{out}: complete, nothing to do")
             return out
-        wall = _evaluate(out, adapters, drawn, dataset, wording)
-        where = {"name": dataset.name, "path": dataset.path}
-        runs.conclude(out, config, drawn, dataset=where, wall=wall)
+        wall = _evaluate(out, work)
+        where = {"name": work.dataset.name, "path": setup.data}
+        runs.conclude(
+            out,
+            work.config,
+            work.episodes,
+            files.read_jsonl(out / "predictions.jsonl", Prediction),
+            provenance=runs.provenance(work.config, where),
+            wall=wall,
+        )
     return out
-
-
-def shot_counts(text: str) -> list[int]:
-    """`0,1,2,4` as numbers."""
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise IsekaiError(f"--shots is '{text}'; it takes numbers with commas: 0,1,2,4") from None
 
 
 # ---------------------------------------------------------------- before a model is asked
 
 
-def _refuse_numbers(
-    models: Sequence[object],
-    tasks: Sequence[str],
-    shots: Sequence[int],
-    episodes: int,
-    queries: int,
-) -> None:
-    if not models or not tasks or not shots:
-        raise IsekaiError("a run takes at least one model, one task and one number of shots")
-    if shots[0] < 0:
-        raise IsekaiError(f"{shots[0]} shots; 0 is the least")
-    if episodes < 1 or queries < 1:
-        raise IsekaiError(f"{episodes} episodes and {queries} queries; at least 1 each is needed")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A run that was checked and drawn, and asks nothing yet."""
+
+    config: runs.Config
+    dataset: Dataset
+    episodes: Sequence[Episode]
+    adapters: dict[str, ModelAdapter]
+    fold: asking.Fold
+    probe: bool
+
+
+def prepare(setup: Setup, adapters: Sequence[ModelAdapter] = ()) -> Work:
+    """Check a setup whole, draw its episodes and build its models."""
+    setup = resolve(setup)
+    models = list(dict.fromkeys(setup.models))
+    tasks = list(dict.fromkeys(setup.tasks))
+    if not (models or adapters) or not tasks:
+        raise IsekaiError("a run takes at least one model and one task")
+    families: list[Task] = [plugins.load("tasks", task) for task in tasks]
+    wording = templates.read(setup.template)
+    dataset = datasets.load(setup.data)
+    changes = variants.controls(setup.controls, dataset)
+    embedder: Mapping[str, object] = {}
+    if setup.select:
+        look = Embeddings(plugins.build("embedders", setup.embedder))
+        embedder = {"model": look.embedder.model, "revision": look.embedder.revision}
+        changes += variants.selections(setup.select, dataset, look)
+    episodes = _draw(setup, families, dataset, changes)
+    if setup.ranking == "prior":
+        results.refuse_without_prior(episodes)
+    built = _build([*adapters, *models], setup.options)
+    config = runs.Config(
+        dataset=dataset.fingerprint,
+        models=list(built),
+        adapters={name: adapter.provenance for name, adapter in built.items()},
+        tasks=tasks,
+        protocol=setup.protocol,
+        shots=setup.shots,
+        episodes=setup.episodes,
+        queries=setup.queries,
+        labels=setup.labels or "fantasy",
+        controls=setup.controls,
+        selections=setup.select,
+        embedder=embedder,
+        template=wording,
+        seeds=setup.seeds,
+        limit=setup.limit,
+        ranking=setup.ranking,
+    )
+    return Work(
+        config=config,
+        dataset=dataset,
+        episodes=episodes,
+        adapters=built,
+        fold=partial(_fold, wording=wording, dataset=dataset),
+        probe=setup.probe,
+    )
+
+
+def _draw(
+    setup: Setup,
+    families: Sequence[Task],
+    dataset: Dataset,
+    changes: Sequence[variants.Variant],
+) -> list[Episode]:
+    """The plain episodes of all tasks and seeds, then each control of all of them."""
+    plain: list[Episode] = []
+    for family in families:
+        drawn = [
+            episode
+            for seed in setup.seeds
+            for episode in family(
+                dataset,
+                shots=setup.shots,
+                queries=setup.queries,
+                episodes=setup.episodes,
+                labels=setup.labels or "fantasy",
+                seed=seed,
+            )
+        ]
+        plain += drawn if setup.limit is None else _spread(drawn, setup.limit)
+    all_of_them = [*plain, *(made for one in changes for base in plain for made in one.of(base))]
+    if setup.protocol == "paper":
+        return [question for episode in all_of_them for question in paper.questions(episode)]
+    return all_of_them
+
+
+def _spread(episodes: Sequence[Episode], limit: int) -> list[Episode]:
+    """At most `limit` episodes: the first of each cluster, then the second, in the order given."""
+    seen: Counter[str] = Counter()
+    ranked = []
+    for place, episode in enumerate(episodes):
+        ranked.append((seen[episode.cluster], place))
+        seen[episode.cluster] += 1
+    return [episodes[place] for _, place in sorted(sorted(ranked)[:limit], key=lambda r: r[1])]
 
 
 def _build(
@@ -134,95 +188,109 @@ def _build(
     return built
 
 
+def _fold(episode: Episode, *, wording: templates.Template, dataset: Dataset) -> Sweep:
+    return templates.fold(episode, wording, dataset.image)
+
+
 # ---------------------------------------------------------------- asking
 
 
-def _evaluate(
-    out: Path,
-    adapters: dict[str, ModelAdapter],
-    episodes: Sequence[Episode],
-    dataset: Dataset,
-    wording: Template,
-) -> Mapping[str, object]:
+def _evaluate(out: Path, work: Work) -> Mapping[str, object]:
     """Ask every model what it hasn't answered yet; predictions.jsonl ends complete and in order.
 
     An adapter is let go when its turn is over, so that models need not fit into memory together.
     """
     path = out / "predictions.jsonl"
-    done = runs.answered(out, adapters, episodes)
+    done = runs.answered(out, work.adapters, work.episodes)
     files.write_jsonl(path, [row for rows in done.values() for row in rows])
     seconds: dict[str, float] = {}
     asked: dict[str, int] = {}
-    names = list(adapters)
-    with files.Journal(path) as journal, progress.bar(len(names) * len(episodes)) as advance:
+    names = list(work.adapters)
+    total, there = len(names) * len(work.episodes), len(done)
+    with files.Journal(path) as journal, progress.bar(total, there) as advance:
         for name in names:
-            adapter, started = adapters.pop(name), time.monotonic()
+            adapter, started = work.adapters.pop(name), time.monotonic()
             asked[name] = 0
-            for episode in episodes:
-                if (name, episode.id) not in done:
-                    sweep = templates.fold(episode, wording, dataset.image)
-                    rows = predict(name, adapter, episode, sweep)
-                    journal.append(rows)
-                    done[name, episode.id] = rows
-                    asked[name] += len(rows)
-                advance(what=name)
+            todo = [episode for episode in work.episodes if (name, episode.id) not in done]
+            _introduce(adapter, work, todo)
+            for episode, rows in asking.ask(name, adapter, todo, work.fold, work.config.ranking):
+                journal.append(rows)
+                done[name, episode.id] = rows
+                asked[name] += len(rows)
+                told = f" · {adapter.status()}" if isinstance(adapter, Telling) else ""
+                advance(what=name + told)
             seconds[name] = round(time.monotonic() - started, 3)
-    in_order = [done[name, episode.id] for name in names for episode in episodes]
+    in_order = [done[name, episode.id] for name in names for episode in work.episodes]
     files.write_jsonl(path, [row for rows in in_order for row in rows])
     return {"seconds": seconds, "predictions": asked}
 
 
-def predict(model: str, adapter: ModelAdapter, episode: Episode, sweep: Sweep) -> list[Prediction]:
-    """Put one episode to a model and score what it says: a prediction a shot count and query.
-
-    An exception of the adapter makes the predictions that it left out fail, with its reason; an
-    IsekaiError is for the user to mend and goes up. Too many or too few responses all fail: whose
-    they are cannot be known.
-    """
-    asked = [(shots, query) for shots in episode.shots for query in range(len(episode.queries))]
-    said: list[Prediction] = []
-    problem = ""
-    try:
-        for response in islice(adapter.respond(sweep), len(asked) + 1):
-            place = asked[min(len(said), len(asked) - 1)]
-            said.append(_prediction(model, episode, sweep, place, response))
-    except IsekaiError:
-        raise
-    except Exception as error:  # one broken episode must not end a run
-        problem = f"{type(error).__name__}: {error}"
-    if not problem and len(said) != len(asked):
-        count = len(said) if len(said) < len(asked) else "more"
-        problem = f"{count} responses to {len(asked)} questions"
-        said = []
-    for place in asked[len(said) :]:
-        failure = Response(text="", error=problem)
-        said.append(_prediction(model, episode, sweep, place, failure))
-    return said[: len(asked)]
+def _introduce(adapter: ModelAdapter, work: Work, todo: Sequence[Episode]) -> None:
+    """What an adapter is told or tries before its first sweep."""
+    if isinstance(adapter, Informed):
+        shown = work.dataset
+        adapter.inform({entry.image_id: shown.concept(entry.concept) for entry in shown.entries})
+    if todo and work.probe and isinstance(adapter, Probing):
+        adapter.probe(work.fold(max(todo, key=_pictures)))
 
 
-def _prediction(
-    model: str, episode: Episode, sweep: Sweep, place: tuple[int, int], response: Response
-) -> Prediction:
-    shots, query = place
-    target = episode.labels[episode.queries[query].concept]
-    scores, error = response.label_logprobs, response.error or malformed(response, sweep.labels)
-    response = Response(
-        text=response.text.encode(errors="replace").decode(),  # half a surrogate pair has no bytes
-        label_logprobs={k: float(v) for k, v in scores.items()} if scores and not error else None,
-        usage={k: float(v) for k, v in response.usage.items()} if response.usage else None,
-        error=error,
-    )
-    answer, result = outcome(response, sweep.labels, target)
-    return Prediction(
-        model=model,
-        episode_id=episode.id,
-        shots=shots,
-        query=query,
-        target=target,
-        answer=answer,
-        outcome=result,
-        text=response.text,
-        label_logprobs=response.label_logprobs,
-        usage=response.usage,
-        error=error,
-    )
+def _pictures(episode: Episode) -> int:
+    return sum(example.shown != "nothing" for example in episode.support)
+
+
+# ---------------------------------------------------------------- asking nothing
+
+
+def preview(setup: Setup, adapters: Sequence[ModelAdapter] = ()) -> dict[str, object]:
+    """What a run would ask, and about what it would take: for `--dry-run`."""
+    work = prepare(setup, adapters)
+    counts = Counter((episode.task, episode.control) for episode in work.episodes)
+    questions = sum(len(episode.shots) * len(episode.queries) for episode in work.episodes)
+    return {
+        "tasks": [
+            {"task": task, "control": control, "episodes": count}
+            for (task, control), count in counts.items()
+        ],
+        "episodes": len(work.episodes),
+        "clusters": len({episode.cluster for episode in work.episodes}),
+        "predictions": dict.fromkeys(work.adapters, questions),
+        "pictures": len({one.image_id for e in work.episodes for one in (*e.support, *e.queries)}),
+        "most_pictures_at_once": max(_pictures(episode) + 1 for episode in work.episodes),
+        "about": {
+            name: _foretold(adapter, work)
+            for name, adapter in work.adapters.items()
+            if isinstance(adapter, Foretelling)
+        },
+    }
+
+
+def preview_words(told: Mapping[str, Any]) -> str:
+    """The preview in sentences."""
+    lines = [
+        f"{row['episodes']:>7,} episodes  {row['task']}"
+        + ("" if row["control"] == variants.PLAIN else f", {row['control']}")
+        for row in told["tasks"]
+    ]
+    lines += [
+        f"{told['episodes']:>7,} episodes in all, of {told['clusters']} clusters, with "
+        f"{told['pictures']:,} pictures; at most {told['most_pictures_at_once']} at once"
+    ]
+    for model, questions in told["predictions"].items():
+        about = told["about"].get(model, {})
+        words = [f"{questions:,} questions to {model}"]
+        if "prompt_tokens" in about:
+            words.append(f"about {about['prompt_tokens']:,.0f} tokens in")
+            words.append(f"{about.get('completion_tokens', 0):,.0f} out")
+        if "cost" in about:
+            words.append(f"about ${about['cost']:,.2f}, less what a prefix cache saves")
+        elif about:
+            words.append("no prices given, so no cost is known")
+        lines.append(", ".join(words))
+    return "\n".join(lines)
+
+
+def _foretold(adapter: Foretelling, work: Work) -> dict[str, float]:
+    total: Counter[str] = Counter()
+    for episode in work.episodes:
+        total.update(adapter.foretell(work.fold(episode)))
+    return dict(total)

@@ -167,63 +167,178 @@ def bench(
         typer.Option(help="Name or name:argument, once each; see `isekai models`. [prototype]"),
     ] = None,
     task: Annotated[
-        list[str] | None, typer.Option(help="twin, foil, pair or another, once each. [twin]")
+        list[str] | None,
+        typer.Option(
+            "--task", "--tasks", help="twin, foil, pair, lists, …, also with commas. [twin]"
+        ),
     ] = None,
-    shots: Annotated[str, typer.Option(help="Support images a label, with commas.")] = "0,1,2,4,8",
+    shots: Annotated[
+        str | None, typer.Option(help="Support images a label, with commas. [0,1,2,4,8]")
+    ] = None,
+    n_images: Annotated[
+        str | None, typer.Option(help="Instead: support images in all, as the paper counts.")
+    ] = None,
     data: Annotated[
-        Path | None,
-        typer.Option(help="A dataset folder; ./dataset, else a small set made for the purpose."),
+        str | None,
+        typer.Option(
+            help="A dataset folder, or lists:, pairs:, classes:, hub: with what to read. "
+            "[./dataset, else a small set made for the purpose]"
+        ),
+    ] = None,
+    protocol: Annotated[
+        Literal["isekai", "paper"] | None,
+        typer.Option(help="paper shuffles the support set anew for every question. [isekai]"),
+    ] = None,
+    episodes: Annotated[
+        int | None, typer.Option(min=1, help="For each group, concept or pair. [4]")
+    ] = None,
+    queries: Annotated[
+        int | None, typer.Option(min=1, help="A label, in each episode. [4]")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Episodes of each task at most.")] = None,
+    labels: Annotated[
+        Literal["fantasy", "true", "conflict"] | None,
+        typer.Option(help="New words each episode, the true names, or other things' names."),
+    ] = None,
+    controls: Annotated[
+        list[str] | None,
+        typer.Option(help="all, or names with commas, such as blind,words=true+swap."),
+    ] = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Control: support pictures grey.")] = False,
+    text_only: Annotated[
+        bool, typer.Option("--text-only", help="Control: no pictures at all.")
+    ] = False,
+    swapped: Annotated[bool, typer.Option("--swapped", help="Control: labels swapped.")] = False,
+    zero_shot: Annotated[
+        bool, typer.Option("--zero-shot", help="Control: no support set.")
+    ] = False,
+    false_labels: Annotated[
+        str | None, typer.Option(help="Control: these rates of false labels, 0 to 1.")
+    ] = None,
+    word: Annotated[
+        list[str] | None,
+        typer.Option("--words", help="Control: true, fantasy or conflict, also with commas."),
+    ] = None,
+    orders: Annotated[
+        int | None, typer.Option(min=2, help="Control: the same support set in so many orders.")
+    ] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="Strategies of support selection with commas, or all."),
+    ] = None,
+    embedder: Annotated[str | None, typer.Option(help="What selects. [lite0]")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Built in, or a .toml file. [plain; lcl for paper]")
+    ] = None,
+    ranking: Annotated[
+        Literal["sum", "mean", "prior"] | None,
+        typer.Option(help="How log-likelihoods of labels are compared. [sum]"),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option("--seed", "--seeds", help="With commas. [0]")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the models.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A bench.toml; options given here go before it.")
+    ] = None,
+    probe: Annotated[
+        bool | None,
+        typer.Option(help="First ask a server whether it takes the longest support set. [yes]"),
     ] = None,
     out: Annotated[
         Path | None, typer.Option(help="The folder of the run. [runs/MODELS-TASKS]")
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="For each group, concept or pair.")] = 4,
-    queries: Annotated[int, typer.Option(min=1, help="A label, in each episode.")] = 4,
-    labels: Annotated[
-        Literal["fantasy", "true"], typer.Option(help="New words each episode, or the true names.")
-    ] = "fantasy",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    option: Annotated[
-        list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the models.")
-    ] = None,
-    template: Annotated[str, typer.Option(help="Built in, or a .toml file.")] = "plain",
+    dry_run: Annotated[
+        bool, typer.Option(help="Tell what would be asked and what it would take; ask nothing.")
+    ] = False,
     force: Annotated[bool, typer.Option(help="Remove what is there, and start over.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
 ) -> None:
     """Measure models on n-shot tasks; run again, it goes on where it stopped."""
-    from rich.console import Console
-
     from isekai import bench as step
-    from isekai import plugins, report, runs
+    from isekai import plugins, setup
 
-    models, tasks = model or ["prototype"], task or ["twin"]
-    options = plugins.options(option or [])
-    if data is None:
-        data = Path("dataset")
-        if not data.exists():
-            from isekai import demo
+    flags = {"blind": blind, "text": text_only, "swap": swapped, "zero": zero_shot}
+    named = [*(setup.words(controls) or ()), *(name for name, wanted in flags.items() if wanted)]
+    named += [f"words={kind}" for kind in setup.words(word) or ()]
+    given = {
+        "models": model,
+        "tasks": setup.words(task),
+        "shots": setup.numbers("--shots", shots, int),
+        "n_images": setup.numbers("--n-images", n_images, int),
+        "data": data,
+        "protocol": protocol,
+        "episodes": episodes,
+        "queries": queries,
+        "limit": limit,
+        "labels": labels,
+        "controls": named or None,
+        "false_labels": setup.numbers("--false-labels", false_labels, float),
+        "orders": orders,
+        "select": setup.words(select),
+        "embedder": embedder,
+        "template": template,
+        "ranking": ranking,
+        "seeds": setup.numbers("--seeds", seeds, int),
+        "options": plugins.options(option) if option else None,
+        "probe": probe,
+    }
+    asked = setup.read(config, {key: value for key, value in given.items() if value is not None})
+    if asked.data == "dataset" and not Path("dataset").exists():
+        from dataclasses import replace
 
-            data = demo.small_dataset()
-    name = "-".join([*models, *tasks])
-    made = step.run(
-        models=models,
-        tasks=tasks,
-        shots=step.shot_counts(shots),
-        data=data,
-        out=out or Path("runs") / re.sub(r"[^\w.-]+", "-", name),
-        episodes=episodes,
-        queries=queries,
-        labels=labels,
-        seed=seed,
-        options=options,
-        template=template,
-        force=force,
-    )
+        from isekai import demo
+
+        asked = replace(asked, data=str(demo.small_dataset()))
+    if dry_run:
+        told = step.preview(asked)
+        typer.echo(_json(told) if json_ else step.preview_words(told))
+        return
+    name = "-".join([*asked.models, *asked.tasks])
+    made = step.run(asked, out=out or Path("runs") / re.sub(r"[^\w.-]+", "-", name), force=force)
     if json_:
         typer.echo((made / "results.json").read_text(encoding="utf-8"), nl=False)
         return
-    Console(stderr=True).print(report.table(runs.results(made)))
+    _show(made)
     typer.echo(made)
+
+
+@app.command()
+def score(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    ranking: Annotated[
+        Literal["sum", "mean", "prior"] | None,
+        typer.Option(help="How log-likelihoods of labels are compared. [as the run did]"),
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
+) -> None:
+    """Read the answers of a run again, without asking its models."""
+    from isekai import score as step
+
+    made = step.run(run, ranking=ranking)
+    if json_:
+        typer.echo((made / "results.json").read_text(encoding="utf-8"), nl=False)
+        return
+    _show(made)
+    typer.echo(made)
+
+
+def _json(value: object) -> str:
+    import json
+
+    from isekai import files
+
+    return json.dumps(files.plain(value), indent=2, ensure_ascii=False)
+
+
+def _show(run: Path) -> None:
+    """The table of a run, and what follows from it, on stderr."""
+    from rich.console import Console
+
+    from isekai import report, runs
+
+    there = runs.read(run)
+    Console(stderr=True).print(report.table(there.results, there.verdicts))
 
 
 @app.command()
@@ -302,15 +417,12 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
 ) -> None:
     """Draw, build and bench a few groups: a table, a plot and a contact sheet in minutes."""
-    from rich.console import Console
-
     from isekai import demo as demonstration
-    from isekai import report, runs
 
     made = demonstration.run(out)
-    console = Console(stderr=True)
-    console.print()
-    console.print(report.table(runs.results(made / "run")))
+    typer.echo("", err=True)
+    _show(made / "run")
+    _show(made / "controls")
     typer.echo(demonstration.summary(made))
 
 

@@ -1,9 +1,11 @@
 """Ties the steps together on a few groups: draw, build, bench; what `make demo` runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from isekai import __version__, bench, build, files, generate, progress
 from isekai.errors import DataError
+from isekai.setup import Setup
 
 GROUPS = (
     "cactihog", "cctovac", "icemic", "cindrow", "burgtoise", "honvule", "quorvil", "rockflock",
@@ -14,11 +16,17 @@ QUERY_SHARE = 0.3
 """Leaves 18 images a concept to show and 8 to ask about."""
 SIZE = 160
 """Pixels; what the embedded embedder sees without resizing."""
-MODELS = ("prototype", "knn", "logreg", "chance")
-TASKS = ("twin", "foil")
-SHOTS = (1, 2, 4, 8, 16)
+CURVES = Setup(
+    models=("prototype", "knn", "logreg", "chance"), tasks=("twin", "foil"), shots=(1, 2, 4, 8, 16)
+)
+CONTROLS = Setup(
+    models=("prototype", "knn", "planted:namer", "chance"),
+    shots=(2, 8),
+    controls=("blind", "swap", "words=true", "words=true+blind", "words=true+swap"),
+)
+"""Two models that bind, an oracle that names, and one that guesses."""
 
-_MADE = {"images", "dataset", "run"}
+_MADE = {"images", "dataset", "run", "controls"}
 
 
 def small_dataset(folder: Path | None = None) -> Path:
@@ -45,7 +53,9 @@ def run(out: Path) -> Path:
     progress.tell("\nDraw things that did not exist before, and make a dataset of them")
     data = small_dataset(out)
     progress.tell("\nAsk four models to learn their names from context")
-    bench.run(models=MODELS, tasks=TASKS, shots=SHOTS, data=data, out=out / "run")
+    bench.run(replace(CURVES, data=str(data)), out=out / "run")
+    progress.tell("\nTell binding from naming: the same episodes with one thing changed")
+    bench.run(replace(CONTROLS, data=str(data)), out=out / "controls")
     return out
 
 
@@ -57,6 +67,7 @@ What you have now
   {out}/dataset                     opens with datasets.load_dataset("{out}/dataset")
   {out}/run/table.md                accuracy at each shot count, with intervals and chance
   {out}/run/curve.png               the same as a plot
+  {out}/controls/table.md           who binds, who names and who guesses
 
 Three commands to try next
   isekai groups

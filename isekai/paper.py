@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from isekai.spec import seed as seeded
-from isekai.types import Episode, Example
+from isekai.types import Episode, Example, LabelWords
 
-TEMPLATE, LABELS = "lcl", "true"
+TEMPLATE = "lcl"
+LABELS: LabelWords = "true"
 """What `--protocol paper` asks with unless it is told otherwise."""
 
 

@@ -119,6 +119,14 @@ class Telling(Protocol):
 
 
 @runtime_checkable
+class Closing(Protocol):
+    """An adapter that holds something which has to be let go."""
+
+    def close(self) -> None:
+        """Let go at once; also called while `respond` is under way in other threads."""
+
+
+@runtime_checkable
 class Informed(Protocol):
     """An adapter that is told the truth: oracles, planted to prove the harness."""
 

@@ -1,25 +1,37 @@
 """The folder of a run: what it holds, what of it is there, and the results that follow from it.
 
 config.json (what was asked for, as resolved), episodes.jsonl (complete before the first model is
-asked), predictions.jsonl (grows by whole episodes), then results.json, table.md, curve.png,
-curve.svg and, last, manifest.json.
+asked), predictions.jsonl (grows by whole episodes), then results.json, table.md, curve.* and
+controls.* (the plots), lm_eval/ (the results again, as lm-evaluation-harness writes them) and,
+last, manifest.json.
 """
 
-from collections import Counter
+import os
+import platform
+import re
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from isekai import files, metrics, report
+from isekai import files, report
 from isekai.errors import DataError
 from isekai.files import read_json, read_jsonl
+from isekai.results import score, summarise
 from isekai.templates import Template
 from isekai.types import Episode, LabelWords, Prediction, Protocol, Ranking, Result
+from isekai.verdict import verdicts
 
-OUTPUTS = ("results.json", "table.md", "curve.png", "curve.svg")
-FILES = ("config.json", "episodes.jsonl", "predictions.jsonl", *OUTPUTS, "manifest.json")
+ASKED = ("config.json", "episodes.jsonl", "predictions.jsonl")
+MADE = ("results.json", "table.md", "curve.*", "controls.*", "lm_eval/*.json")
+"""What follows from the files above it, as patterns."""
 
-_PACKAGES = ("numpy", "scipy", "pyarrow", "pillow", "torch", "timm", "scikit-learn")
+_PACKAGES = (
+    *("numpy", "scipy", "pyarrow", "pillow", "torch", "timm", "scikit-learn"),
+    *("openai", "anthropic", "transformers"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +73,14 @@ class Run:
     predictions: tuple[Prediction, ...]
     """In the order of models, then episodes, then shots and queries."""
     results: tuple[Result, ...]
-    told: Mapping[str, object]
-    """results.json as it was read: `provenance`, `usage`, `verdicts`, `failures`, `last_process`."""
+    told: Mapping[str, Any]
+    """results.json as it was read: its `verdicts`, `usage`, `failures`, `provenance`, ..."""
+
+    @property
+    def verdicts(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+        """Task -> model -> `verdict`, `words` and `tests`; empty without the control `blind`."""
+        found: Mapping[str, Mapping[str, Mapping[str, Any]]] = self.told.get("verdicts", {})
+        return found
 
 
 def refuse_foreign(out: Path) -> None:
@@ -82,8 +100,7 @@ def settle(out: Path, config: Config, episodes: Sequence[Episode], *, force: boo
     """Make `out`, which is locked, the folder of this very run; True if nothing is left to do."""
     path = out / "config.json"
     if force:
-        for name in reversed(FILES):
-            (out / name).unlink(missing_ok=True)
+        remove(out)
     if path.exists():
         different = _difference(read_json(path, dict[str, object]), files.plain(config))
         if different:
@@ -101,12 +118,19 @@ def settle(out: Path, config: Config, episodes: Sequence[Episode], *, force: boo
         files.write_json(path, config)
     files.write_jsonl(out / "episodes.jsonl", episodes)
     manifest = out / "manifest.json"
-    if all((out / name).exists() for name in FILES):
+    if manifest.exists():
         told = read_json(manifest, dict[str, object])
         if told.get("failed") == 0 and told.get("sha256") == _hashes(out):
             return True
         manifest.unlink()  # what failed or was damaged is made again: until then it isn't complete
     return False
+
+
+def remove(out: Path) -> None:
+    """Take away all that a run wrote here, the manifest first: no half is taken for a whole."""
+    for pattern in ("manifest.json", *MADE, *reversed(ASKED)):
+        for path in out.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _difference(there: object, here: object, key: str = "its config") -> str:
@@ -121,9 +145,12 @@ def _difference(there: object, here: object, key: str = "its config") -> str:
 
 
 def answered(
-    out: Path, models: Iterable[str], episodes: Sequence[Episode]
+    out: Path, models: Iterable[str], episodes: Sequence[Episode], *, failed: bool = False
 ) -> dict[tuple[str, str], list[Prediction]]:
-    """(model, episode id) -> its predictions, where all are there and none has failed."""
+    """(model, episode id) -> its predictions, where all are there and none has failed.
+
+    With `failed`, those that failed count, too: as answers that are there.
+    """
     found: dict[tuple[str, str], list[Prediction]] = {}
     for row in read_jsonl(out / "predictions.jsonl", Prediction):
         found.setdefault((row.model, row.episode_id), []).append(row)
@@ -137,78 +164,58 @@ def answered(
         for (model, id), rows in found.items()
         if model in known
         and [(row.shots, row.query) for row in rows] == expected.get(id)
-        and all(row.outcome != "failed" for row in rows)
+        and (failed or all(row.outcome != "failed" for row in rows))
     }
-
-
-def summarise(
-    predictions: Sequence[Prediction], episodes: Sequence[Episode], models: Sequence[str]
-) -> list[Result]:
-    """A result for every task, model and shot count, in that order."""
-    known = {episode.id: episode for episode in episodes}
-    asked: dict[tuple[str, str, int], list[Prediction]] = {}
-    for row in predictions:
-        asked.setdefault((known[row.episode_id].task, row.model, row.shots), []).append(row)
-    found = []
-    for task in dict.fromkeys(episode.task for episode in episodes):
-        way = len(next(episode for episode in episodes if episode.task == task).labels)
-        for model in models:
-            for shots in sorted({k for t, m, k in asked if (t, m) == (task, model)}):
-                rows = asked[task, model, shots]
-                outcomes = [(known[row.episode_id].cluster, row.outcome) for row in rows]
-                measured = {
-                    "accuracy": metrics.accuracy(outcomes),
-                    "abstain": metrics.abstain_share(outcomes),
-                }
-                found.append(
-                    Result(
-                        model=model,
-                        task=task,
-                        shots_per_class=shots,
-                        n_support_images=way * shots,
-                        metrics={name: value for name, value in measured.items() if value},
-                        outcomes=metrics.tally(outcomes),
-                        chance=1 / way,
-                    )
-                )
-    return found
 
 
 def conclude(
     out: Path,
     config: Config,
     episodes: Sequence[Episode],
+    predictions: Sequence[Prediction],
     *,
-    dataset: Mapping[str, object],
-    wall: Mapping[str, object],
-) -> None:
-    """Write the results, then the table and the curves, then the manifest.
+    provenance: Mapping[str, object],
+    wall: object,
+) -> Sequence[Prediction]:
+    """Write the scored predictions and all that follows from them, the manifest last; return them.
 
-    `dataset` says what the dataset is called and where it lay, `wall` what this process did and
-    how long it took, as opposed to the runs it goes on from.
+    `wall` says what the last process did and how long it took, as opposed to the runs it goes on
+    from. Equal predictions give equal bytes, but for `wall`.
     """
-    from isekai import plots  # half a second that a refused command need not wait for
+    from isekai import lm_eval, plots  # half a second that a refused command need not wait for
 
-    predictions = read_jsonl(out / "predictions.jsonl", Prediction)
-    cells = summarise(predictions, episodes, config.models)
-    reasons = Counter(f"{row.model}: {row.error}" for row in predictions if row.error)
-    files.write_json(
-        out / "results.json",
-        {
-            "results": cells,
-            "failures": dict(sorted(reasons.items())),
-            "provenance": {
-                "dataset": {"fingerprint": config.dataset, **dataset},
-                "adapters": config.adapters,
-                "seed": config.seed,
-                "environment": files.environment(*_PACKAGES),
-            },
-            "last_process": wall,  # not of the runs it goes on from
-        },
+    predictions = score(predictions, episodes, config.ranking)  # may refuse: nothing changed yet
+    (out / "manifest.json").unlink(missing_ok=True)
+    files.write_json(out / "config.json", config)
+    files.write_jsonl(out / "predictions.jsonl", predictions)
+    cells = summarise(
+        predictions, episodes, config.models, released_metric=config.protocol == "paper"
     )
-    files.write_text(out / "table.md", report.markdown(cells))
-    for suffix, drawn in plots.curves(cells).items():
-        files.write_bytes(out / f"curve.{suffix}", drawn)
+    judged = verdicts(predictions, episodes, config.models, config.labels)
+    told: dict[str, object] = {
+        "results": cells,
+        "verdicts": judged,
+        "usage": _usage(predictions),
+        "failures": _failures(predictions),
+        "provenance": provenance,
+        "last_process": wall,
+    }
+    files.write_json(out / "results.json", told)
+    files.write_text(out / "table.md", report.markdown(cells, files.plain(judged)))
+    for name, drawn in (("curve", plots.curves(cells)), ("controls", plots.controls(cells))):
+        for suffix, data in drawn.items():
+            files.write_bytes(out / f"{name}.{suffix}", data)
+    run = Run(
+        folder=out,
+        config=config,
+        episodes=tuple(episodes),
+        predictions=tuple(predictions),
+        results=tuple(cells),
+        told=files.plain(told),
+    )
+    for model in config.models:
+        name = re.sub(r"[^\w.-]+", "-", model)
+        files.write_json(out / "lm_eval" / f"{name}.json", lm_eval.results(run, model))
     files.write_json(
         out / "manifest.json",
         {
@@ -220,12 +227,61 @@ def conclude(
             "sha256": _hashes(out),
         },
     )
+    return predictions
+
+
+def provenance(config: Config, dataset: Mapping[str, object]) -> dict[str, object]:
+    """What made a run; `dataset` says what the dataset is called and how it is found again."""
+    return {
+        "dataset": {"fingerprint": config.dataset, **dataset},
+        "adapters": config.adapters,
+        "seeds": config.seeds,
+        "environment": files.environment(*_PACKAGES),
+        "hardware": _hardware(),
+    }
+
+
+def _usage(predictions: Iterable[Prediction]) -> dict[str, dict[str, float]]:
+    """Model -> the sum of what its answers took, rounded to a millionth."""
+    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for row in predictions:
+        for key, value in (row.usage or {}).items():
+            sums[row.model][key] += value
+    return {
+        model: {key: round(value, 6) for key, value in sorted(used.items())}
+        for model, used in sums.items()
+    }
+
+
+def _failures(predictions: Iterable[Prediction]) -> dict[str, int]:
+    reasons = Counter(
+        f"{row.model}: {row.error or 'cut off before it answered'}"
+        for row in predictions
+        if row.outcome == "failed"
+    )
+    return dict(sorted(reasons.items()))
+
+
+def _hardware() -> dict[str, object]:
+    """What the models ran on, as far as this process can see: a server has its own."""
+    told: dict[str, object] = {"machine": platform.machine(), "cores": os.cpu_count()}
+    torch = sys.modules.get("torch")  # a model that runs here has loaded it
+    if torch is not None and torch.cuda.is_available():
+        told["gpus"] = [
+            torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())
+        ]
+    return told
 
 
 def _hashes(out: Path) -> dict[str, str]:
     """What a complete run is checked against when it is found again."""
-    names = ("config.json", "episodes.jsonl", "predictions.jsonl")
-    return {name: files.sha256((out / name).read_bytes()) for name in names}
+    found = [out / name for name in ASKED]
+    found += sorted(path for pattern in MADE for path in out.glob(pattern))
+    return {
+        str(path.relative_to(out)): files.sha256(path.read_bytes())
+        for path in found
+        if path.exists()
+    }
 
 
 def results(out: Path) -> list[Result]:

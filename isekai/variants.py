@@ -58,9 +58,7 @@ def controls(names: Sequence[str], dataset: "Dataset") -> list[Variant]:
     return [_control(name, dataset) for name in dict.fromkeys(names)]
 
 
-def selections(
-    names: Sequence[str], dataset: "Dataset", embeddings: "Embeddings"
-) -> list[Variant]:
+def selections(names: Sequence[str], dataset: "Dataset", embeddings: "Embeddings") -> list[Variant]:
     """Variants whose support is selected by these strategies."""
     known = selection.names()
     for name in names:
@@ -70,9 +68,7 @@ def selections(
         Variant(
             name=SELECT + name,
             changes=(
-                partial(
-                    selection.select, strategy=name, dataset=dataset, embeddings=embeddings
-                ),
+                partial(selection.select, strategy=name, dataset=dataset, embeddings=embeddings),
             ),
         )
         for name in dict.fromkeys(names)

@@ -1,0 +1,158 @@
+"""Says in a line whether a model binds, names or guesses, and which tests say so.
+
+All shot counts of at least 1 count together, so that none is picked after the fact. Tests are
+two-sided, over clusters, and Holm-corrected for each model and task.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from isekai import metrics, paired
+from isekai.report import share
+from isekai.types import Difference, Episode, LabelWords, Prediction
+
+Word = Literal["binds", "names", "binds and names", "guesses", "undecided"]
+
+LEVEL = 0.05
+NEAR_CHANCE = 0.10
+"""A model guesses if its whole interval lies less than this above chance. Otherwise more answers
+are needed to tell: the verdict is `undecided`."""
+
+Hits = list[tuple[str, bool]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Test:
+    """One question that decides, with the difference that answers it; `p` is Holm-corrected."""
+
+    about: str
+    difference: Difference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """`words` is the line, `tests` what stands behind it."""
+
+    verdict: Word
+    words: str
+    tests: tuple[Test, ...]
+
+
+def verdicts(
+    predictions: Sequence[Prediction],
+    episodes: Sequence[Episode],
+    models: Sequence[str],
+    labels: LabelWords,
+) -> dict[str, dict[str, Verdict]]:
+    """Task -> model -> verdict, for each task that was asked with the control `blind`."""
+    known = {episode.id: episode for episode in episodes}
+    cells: dict[tuple[str, str], dict[str, Hits]] = defaultdict(lambda: defaultdict(list))
+    for row in predictions:
+        episode = known[row.episode_id]
+        shown = row.shots > 0 or episode.control.split("+")[-1] == "zero"
+        if shown and row.outcome != "failed":
+            hit = (episode.cluster, row.outcome == "correct")
+            cells[episode.task, row.model][episode.control].append(hit)
+    way = {episode.task: len(episode.labels) for episode in episodes}
+    controls = {(episode.task, episode.control) for episode in episodes}
+    return {
+        task: {
+            model: judge(cells[task, model], 1 / way[task], labels)
+            for model in models
+            if cells[task, model].get("none")
+        }
+        for task in way
+        if (task, "blind") in controls
+    }
+
+
+def judge(asked: Mapping[str, Hits], chance: float, labels: LabelWords) -> Verdict:
+    """The verdict from the (cluster, correct) of each control; `none` holds the plain episodes.
+
+    binds  the support pictures make a difference (plain against `blind`), what comes of it is above
+           chance and, where `swap` was asked, the swap is followed above chance;
+    names  right above chance by the true names although the support pictures are grey or absent,
+           or wrong more often than chance where the true names are swapped.
+    """
+    tests = _corrected(_tests(asked, chance, labels))
+    significant = {
+        test.about: (test.difference.value > 0) - (test.difference.value < 0)
+        for test in tests
+        if test.difference.p < LEVEL
+    }
+    swapped = _SWAP not in {test.about for test in tests} or significant.get(_SWAP) == 1
+    binds = significant.get(_SUPPORT) == 1 and significant.get(_CHANCE) == 1 and swapped
+    names = any(significant.get(about) == 1 for about in _NAMING) or (
+        significant.get(_TRUE_SWAP) == -1
+    )
+    plain = metrics.share(asked["none"])
+    assert plain is not None
+    word: Word
+    if binds or names:
+        word = "binds and names" if binds and names else "binds" if binds else "names"
+    else:
+        word = "guesses" if plain.high < chance + NEAR_CHANCE else "undecided"
+    return Verdict(verdict=word, words=_told(word, asked, tests, chance), tests=tests)
+
+
+_SUPPORT = "the support pictures make a difference (plain - blind)"
+_CHANCE = "above chance (plain - chance)"
+_SWAP = "follows swapped labels (swap - chance)"
+_NAMING = (
+    "true names without support pictures (words=true+blind - chance)",
+    "true names without a support set (words=true+zero - chance)",
+)
+_TRUE_SWAP = "follows swapped true names (words=true+swap - chance)"
+
+
+def _tests(asked: Mapping[str, Hits], chance: float, labels: LabelWords) -> list[Test]:
+    """Every test that the controls allow; where the plain words are the true names, these are."""
+    prefix = "" if labels == "true" else "words=true+"
+    found = [
+        (_SUPPORT, paired.difference(asked["none"], asked["blind"]) if asked.get("blind") else None)
+    ]
+    for about, control in (
+        (_CHANCE, "none"),
+        (_SWAP, "swap"),
+        (_NAMING[0], f"{prefix}blind"),
+        (_NAMING[1], f"{prefix}zero"),
+        (_TRUE_SWAP, f"{prefix}swap"),
+    ):
+        if asked.get(control):
+            found.append((about, paired.against(asked[control], chance)))
+    return [Test(about=about, difference=found) for about, found in found if found]
+
+
+def _corrected(tests: Sequence[Test]) -> tuple[Test, ...]:
+    corrected = paired.holm([test.difference.p for test in tests])
+    return tuple(
+        replace(test, difference=replace(test.difference, p=p))
+        for test, p in zip(tests, corrected, strict=True)
+    )
+
+
+def _told(word: Word, asked: Mapping[str, Hits], tests: Sequence[Test], chance: float) -> str:
+    """The verdict with the two or three numbers that it hangs on."""
+    by_name = {test.about: test.difference for test in tests}
+    plain, blind = metrics.share(asked["none"]), metrics.share(asked.get("blind", []))
+    assert plain is not None
+    parts = [f"{share(plain.value)} [{share(plain.low)}, {share(plain.high)}] plain"]
+    if blind:
+        parts.append(f"{share(blind.value)} with grey support pictures{_p(by_name[_SUPPORT])}")
+    if swap := metrics.share(asked.get("swap", [])):
+        parts.append(f"{share(swap.value)} where labels are swapped")
+    for about, what in (
+        (_NAMING[0], "by true names with grey support pictures"),
+        (_TRUE_SWAP, "where true names are swapped"),
+    ):
+        if about in by_name and not (what.startswith("where") and word == "binds"):
+            value = by_name[about].value + chance
+            parts.append(f"{share(value)} {what}{_p(by_name[about])}")
+    return f"{word}: {', '.join(parts)}; chance {share(chance)}"
+
+
+def _p(difference: Difference) -> str:
+    p = difference.p
+    return " (p < .001)" if p < 0.001 else f" (p {f'{p:.3f}'.removeprefix('0')})"
