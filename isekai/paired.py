@@ -1,0 +1,155 @@
+"""Differences over the same clusters: of two models, of two ways to ask, and from chance."""
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import numpy as np
+from scipy.special import ndtri
+
+from isekai import metrics
+from isekai.metrics import Floats
+from isekai.types import Difference
+
+Hits = Iterable[tuple[str, bool]]
+Question = TypeVar("Question", bound=Hashable)
+
+EXACT = 32
+"""Up to so many clusters all ways to choose the signs are counted; beyond it they are drawn."""
+
+DRAWS = 19_999
+
+
+def difference(a: Hits, b: Hits) -> Difference | None:
+    """The share of hits in `a` less that in `b`, both (cluster, hit); None if a side is empty.
+
+    Both are asked the same questions (`matched` leaves out those with an answer on one side only),
+    so what is hard about a cluster is hard for both, and cancels. With the shares p and q of y and
+    z hits among n and m answers, a cluster's part in the error is (y - p n) / N - (z - q m) / M;
+    for n = m the clusters' differences are compared (Miller, arXiv:2411.00640).
+    The interval is that of `measured`, `p` that of `sign_flips`; see there why, and when the two
+    disagree. `n` is the number of answers on the side that has fewer.
+    """
+    left, right = metrics.totals(a), metrics.totals(b)
+    if not left or not right:
+        return None
+    names = sorted({*left, *right})
+    y, n = metrics.columns({name: left.get(name, (0, 0)) for name in names})
+    z, m = metrics.columns({name: right.get(name, (0, 0)) for name in names})
+    p, q, both = y.sum() / n.sum(), z.sum() / m.sum(), (y + z).sum() / (n + m).sum()
+    return measured(
+        float(p - q),
+        errors=(y - p * n) / n.sum() - (z - q * m) / m.sum(),
+        parts=(y - both * n) / n.sum() - (z - both * m) / m.sum(),
+        weights=(n / n.sum() + m / m.sum()) / 2,
+        n=int(min(n.sum(), m.sum())),
+    )
+
+
+def against(hits: Hits, value: float) -> Difference | None:
+    """The share of hits less `value`, such as chance; None without any.
+
+    The interval is that of `metrics.share`. The test is exact where hits and misses are alike
+    (`value` 1/2); for others it is right but for skew: guessing among three labels, in ten clusters
+    of correlation .3, has a p below .05 in 6 of 100 runs; among ten labels in 15.
+    """
+    clusters = metrics.totals(hits)
+    if not clusters:
+        return None
+    y, n = metrics.columns(clusters)
+    p = y.sum() / n.sum()
+    low, high = metrics.interval(p, (y - p * n) / n.sum(), n / n.sum())
+    return Difference(
+        value=float(p - value),
+        low=float(low - value),
+        high=float(high - value),
+        p=sign_flips((y - value * n) / n.sum()),
+        n=int(n.sum()),
+        clusters=len(y),
+    )
+
+
+def matched(
+    a: Mapping[Question, tuple[str, bool]], b: Mapping[Question, tuple[str, bool]]
+) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+    """The (cluster, hit) of every question that has an answer on both sides."""
+    both = [question for question in a if question in b]
+    return [a[question] for question in both], [b[question] for question in both]
+
+
+def measured(value: float, *, errors: Floats, parts: Floats, weights: Floats, n: int) -> Difference:
+    """A difference from its clusters: `errors` sum to 0, `parts` to the value, `weights` to 1.
+
+    The interval is that of `metrics.interval` on the way from -1 to 1, which near 0 is t's and near
+    the ends does not leave them (the scale is Fisher's z: log((1 + d) / (1 - d))). Simulated as
+    there, it covers .94 to .98 at ten clusters for differences up to .5, and .92 at .9.
+    """
+    count = len(errors)
+    if metrics.standard_error(errors) < metrics.NOTHING:
+        low, high = _unseen(value, count)
+    else:
+        limits = metrics.interval((value + 1) / 2, errors / 2, weights)
+        low, high = (2 * float(limit) - 1 for limit in limits)
+    return Difference(value=value, low=low, high=high, p=sign_flips(parts), n=n, clusters=count)
+
+
+def sign_flips(parts: Floats) -> float:
+    """The two-sided p value of no difference, from what each cluster adds to the difference.
+
+    Were there none, each cluster's part could as well have had the other sign: p is the share of
+    the 2^G ways to choose the signs whose sum is as far from 0 as the one seen (Fisher's
+    randomisation test; in an intercept it is the wild cluster bootstrap with Rademacher weights and
+    the null imposed, which Cameron, Gelbach and Miller, Rev. Econ. Stat. 90, 2008, p. 414, advise
+    for few clusters). Its level is exact whatever the clusters' sizes and spreads, where a
+    difference x is as likely as -x, and it needs no answer of its own for clusters that all agree.
+    A t test has neither property, for little: at ten clusters its power is .80 where this has .79.
+
+    The price is a least p of 2^(1 - G): under six clusters none is below .05, so that an interval
+    without 0 may stand beside such a p, and with six or seven the power is less (.63 for .80).
+    Up to EXACT clusters the count is complete; beyond, DRAWS ways are drawn from a fixed seed, and
+    the way seen counts as one of them (Davison and Hinkley, Bootstrap Methods and their
+    Application, 1997, chapter 4).
+    """
+    sizes = np.sort(np.abs(parts[np.abs(parts) > metrics.NOTHING]))
+    reach = abs(float(parts.sum())) - 1e-9 * float(sizes.sum())
+    if not len(sizes) or reach <= 0:
+        return 1.0
+    if len(sizes) <= EXACT:
+        # Sums of one half against the sorted sums of the other: 2^(G / 2) rows instead of 2^G.
+        left, right = _sums(sizes[::2]), np.sort(_sums(sizes[1::2]))
+        above = len(right) - np.searchsorted(right, reach - left, side="left")
+        below = np.searchsorted(right, -reach - left, side="right")
+        return float(above.sum() + below.sum()) / (len(left) * len(right))
+    rng = np.random.default_rng(0)
+    signs = rng.integers(0, 2, size=(DRAWS, len(sizes)), dtype=np.int8)
+    far = np.abs(2 * (signs @ sizes) - sizes.sum()) >= reach
+    return float(far.sum() + 1) / (DRAWS + 1)
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """p values that hold for all of them together (Holm, Scand. J. Stat. 6, 1979, p. 65)."""
+    corrected = [0.0] * len(ps)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[place]))
+        corrected[place] = highest
+    return corrected
+
+
+def _sums(sizes: Floats) -> Floats:
+    """The sum of the sizes under each choice of signs, [2^len(sizes)]."""
+    sums = np.zeros(1)
+    for size in sizes:
+        sums = np.concatenate([sums - size, sums + size])
+    return sums
+
+
+def _unseen(value: float, clusters: int) -> tuple[float, float]:
+    """The interval where all clusters have one and the same difference.
+
+    They may still be lucky: Wilson's upper limit for a share of which none was seen is u =
+    z^2 / (G + z^2), and if so many clusters had a difference of 1, or of -1, instead, the whole
+    would lie at either end of the interval.
+    """
+    z = float(ndtri(0.5 + metrics.LEVEL / 2))
+    unseen = z * z / (clusters + z * z)
+    return value - unseen * (1 + value), value + unseen * (1 - value)
