@@ -8,7 +8,6 @@ last, manifest.json.
 
 import os
 import platform
-import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -213,9 +212,8 @@ def conclude(
         results=tuple(cells),
         told=files.plain(told),
     )
-    for model in config.models:
-        name = re.sub(r"[^\w.-]+", "-", model)
-        files.write_json(out / "lm_eval" / f"{name}.json", lm_eval.results(run, model))
+    for model, name in lm_eval.file_names(config.models).items():
+        files.write_json(out / "lm_eval" / name, lm_eval.results(run, model))
     files.write_json(
         out / "manifest.json",
         {

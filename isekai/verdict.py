@@ -20,6 +20,10 @@ NEAR_CHANCE = 0.10
 """A model guesses if its whole interval lies less than this above chance. Otherwise more answers
 are needed to tell: the verdict is `undecided`."""
 
+CONSTANT = 0.95
+"""So large a share of episodes in which all queries get one and the same answer is guessing, too:
+as each label is asked for equally often, that is chance exactly, whatever the interval."""
+
 Hits = list[tuple[str, bool]]
 
 
@@ -59,7 +63,12 @@ def verdicts(
     controls = {(episode.task, episode.control) for episode in episodes}
     return {
         task: {
-            model: judge(cells[task, model], 1 / way[task], labels)
+            model: judge(
+                cells[task, model],
+                1 / way[task],
+                labels,
+                _constant(predictions, known, task, model),
+            )
             for model in models
             if cells[task, model].get("none")
         }
@@ -68,13 +77,30 @@ def verdicts(
     }
 
 
-def judge(asked: Mapping[str, Hits], chance: float, labels: LabelWords) -> Verdict:
+def _constant(
+    predictions: Sequence[Prediction], known: Mapping[str, Episode], task: str, model: str
+) -> float:
+    """The share of plain support sets behind which all queries get the same answer."""
+    said: dict[tuple[int, int], set[str | None]] = defaultdict(set)
+    for row in predictions:
+        episode = known[row.episode_id]
+        plain = episode.task == task and episode.control == "none" and row.shots > 0
+        if plain and row.model == model and row.outcome != "failed":
+            said[episode.seed, row.shots].add(row.answer)
+    return sum(len(answers) == 1 for answers in said.values()) / max(1, len(said))
+
+
+def judge(
+    asked: Mapping[str, Hits], chance: float, labels: LabelWords, constant: float = 0.0
+) -> Verdict:
     """The verdict from the (cluster, correct) of each control; `none` holds the plain episodes.
 
     binds  the support pictures make a difference (plain against `blind`), what comes of it is above
            chance and, where `swap` was asked, the swap is followed above chance;
     names  right above chance by the true names although the support pictures are grey or absent,
-           or wrong more often than chance where the true names are swapped.
+           or wrong more often than chance where the true names are swapped;
+    guesses  neither, and plainly so: the interval lies near chance, or a share of `constant` of the
+           support sets gets one answer to all queries.
     """
     tests = _corrected(_tests(asked, chance, labels))
     significant = {
@@ -93,8 +119,12 @@ def judge(asked: Mapping[str, Hits], chance: float, labels: LabelWords) -> Verdi
     if binds or names:
         word = "binds and names" if binds and names else "binds" if binds else "names"
     else:
-        word = "guesses" if plain.high < chance + NEAR_CHANCE else "undecided"
-    return Verdict(verdict=word, words=_told(word, asked, tests, chance), tests=tests)
+        sure = plain.high < chance + NEAR_CHANCE or constant >= CONSTANT
+        word = "guesses" if sure else "undecided"
+    told = _told(word, asked, tests, chance, labels)
+    if constant >= 0.5:
+        told += f"; one answer to all queries behind {round(100 * constant)} % of support sets"
+    return Verdict(verdict=word, words=told, tests=tests)
 
 
 _SUPPORT = "the support pictures make a difference (plain - blind)"
@@ -133,8 +163,14 @@ def _corrected(tests: Sequence[Test]) -> tuple[Test, ...]:
     )
 
 
-def _told(word: Word, asked: Mapping[str, Hits], tests: Sequence[Test], chance: float) -> str:
-    """The verdict with the two or three numbers that it hangs on."""
+def _told(
+    word: Word,
+    asked: Mapping[str, Hits],
+    tests: Sequence[Test],
+    chance: float,
+    labels: LabelWords,
+) -> str:
+    """The verdict with the few numbers that it hangs on."""
     by_name = {test.about: test.difference for test in tests}
     plain, blind = metrics.share(asked["none"]), metrics.share(asked.get("blind", []))
     assert plain is not None
@@ -143,16 +179,18 @@ def _told(word: Word, asked: Mapping[str, Hits], tests: Sequence[Test], chance: 
         parts.append(f"{share(blind.value)} with grey support pictures{_p(by_name[_SUPPORT])}")
     if swap := metrics.share(asked.get("swap", [])):
         parts.append(f"{share(swap.value)} where labels are swapped")
-    for about, what in (
-        (_NAMING[0], "by true names with grey support pictures"),
-        (_TRUE_SWAP, "where true names are swapped"),
-    ):
-        if about in by_name and not (what.startswith("where") and word == "binds"):
-            value = by_name[about].value + chance
-            parts.append(f"{share(value)} {what}{_p(by_name[about])}")
+    if labels != "true":
+        for about, what in (
+            (_NAMING[0], "by true names with grey support pictures"),
+            (_TRUE_SWAP, "where true names are swapped"),
+        ):
+            if about in by_name:
+                difference = by_name[about]
+                parts.append(f"{share(difference.value + chance)} {what}{_p(difference)}")
     return f"{word}: {', '.join(parts)}; chance {share(chance)}"
 
 
 def _p(difference: Difference) -> str:
-    p = difference.p
-    return " (p < .001)" if p < 0.001 else f" (p {f'{p:.3f}'.removeprefix('0')})"
+    if difference.p < 0.001:
+        return " (p < .001)"
+    return f" (p {f'{difference.p:.3f}'.removeprefix('0')})" if difference.p < 1 else " (p 1)"

@@ -13,6 +13,7 @@ from isekai import bench, files, runs
 from isekai.dataset import Dataset
 from isekai.errors import BusyError, DataError, IsekaiError, PluginError
 from isekai.files import read_json, read_jsonl
+from isekai.setup import Setup
 from isekai.types import Episode, Prediction, Response, Sweep
 
 COLOURS = {"embedder": "colours"}
@@ -40,9 +41,12 @@ def surroundings(tmp_path, monkeypatch):
 def bench_run(tiny_dataset, tmp_path):
     """Runs with small numbers; anything can be asked otherwise."""
 
-    def run(out: str = "run", **asked) -> Path:
+    def run(out: str = "run", *, force: bool = False, **asked) -> Path:
         small = {"models": ["chance"], "tasks": ["twin"], "shots": (0, 1, 2), "episodes": 2}
-        return bench.run(**{**small, "data": tiny_dataset, "out": tmp_path / out, **asked})
+        asked = {**small, "data": str(tiny_dataset), **asked}
+        adapters = [model for model in asked["models"] if not isinstance(model, str)]
+        asked["models"] = tuple(model for model in asked["models"] if isinstance(model, str))
+        return bench.run(Setup(**asked), out=tmp_path / out, adapters=adapters, force=force)
 
     return run
 
@@ -166,6 +170,7 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 from isekai import bench
+from isekai.setup import Setup
 from model_adapters.chance import Chance
 
 class Mortal(Chance):
@@ -179,8 +184,8 @@ class Mortal(Chance):
                 os.kill(os.getpid(), signal.SIGKILL)
             yield response
 
-bench.run(models=[Mortal(), "chance"], tasks=["twin"], shots=(0, 1, 2), episodes=2,
-          data=Path(sys.argv[1]), out=Path(sys.argv[2]))
+bench.run(Setup(models=("chance",), shots=(0, 1, 2), episodes=2, data=sys.argv[1]),
+          adapters=[Mortal()], out=Path(sys.argv[2]))
 """
 
 
@@ -230,7 +235,7 @@ def test_a_rerun_asks_only_what_is_missing_and_a_complete_run_is_left_alone(
     (out / "predictions.jsonl").write_bytes(b"".join(lines[:30] + lines[96:]))
     (out / "manifest.json").unlink()
     bench_run(models=[again])
-    assert again.asked == ["twin/fruit/001", "twin/plant/000", "twin/plant/001"]
+    assert again.asked == ["twin/fruit/0-001", "twin/plant/0-000", "twin/plant/0-001"]
     assert lasting(out) == before
 
 
@@ -241,12 +246,12 @@ def test_a_complete_run_that_was_damaged_is_mended(bench_run, tiny_dataset):
     (out / "predictions.jsonl").write_bytes(b"".join(lines[: len(lines) // 2])[:-7])
     again = Oracle(tiny_dataset)
     bench_run(models=[again])
-    assert again.asked == ["twin/plant/000", "twin/plant/001", "twin/stone/000", "twin/stone/001"]
+    assert again.asked == [f"twin/{name}/0-00{n}" for name in ("plant", "stone") for n in (0, 1)]
     assert lasting(out) == before
 
 
 def test_an_interrupt_goes_up_and_what_was_answered_stays(bench_run, tiny_dataset, tmp_path):
-    trouble = {"trouble": raising(KeyboardInterrupt()), "at": "twin/plant/000"}
+    trouble = {"trouble": raising(KeyboardInterrupt()), "at": "twin/plant/0-000"}
     with pytest.raises(KeyboardInterrupt):
         bench_run(models=[Oracle(tiny_dataset, **trouble)])
     assert len(predictions(tmp_path / "run")) == 2 * 24
@@ -254,14 +259,14 @@ def test_an_interrupt_goes_up_and_what_was_answered_stays(bench_run, tiny_datase
     assert lasting(bench_run(models=[patient])) == lasting(
         bench_run("whole", models=[Oracle(tiny_dataset)])
     )
-    assert patient.asked[0] == "twin/plant/000"
+    assert patient.asked[0] == "twin/plant/0-000"
 
 
 def test_another_config_is_refused_with_the_setting_that_differs_unless_forced(bench_run):
     out = bench_run()
     before = lasting(out)
     for asked, told in (
-        ({"seed": 1}, "seed is 0 there and 1 here"),
+        ({"seeds": (1,)}, r"seeds is \[0\] there and \[1\] here"),
         ({"queries": 2}, "queries is 4 there and 2 here"),
         ({"options": {"seed": 7}}, "adapters.chance.seed is 0 there and 7 here"),
         ({"tasks": ["foil"]}, r"tasks is \['twin'\] there and \['foil'\] here"),
@@ -270,7 +275,7 @@ def test_another_config_is_refused_with_the_setting_that_differs_unless_forced(b
             bench_run(**asked)
         assert "\n" not in str(refused.value)
     assert lasting(out) == before
-    assert lasting(bench_run(seed=1, force=True)) == lasting(bench_run("other", seed=1))
+    assert lasting(bench_run(seeds=(1,), force=True)) == lasting(bench_run("other", seeds=(1,)))
 
 
 def test_a_folder_with_other_files_is_never_written_to(bench_run, tiny_dataset, tmp_path):
@@ -325,9 +330,10 @@ def outcomes(out: Path, episode: str) -> str:
 def test_a_broken_episode_fails_with_its_reason_and_ends_nothing(
     bench_run, tiny_dataset, trouble, left, told
 ):
-    out = bench_run(models=[Oracle(tiny_dataset, trouble, "twin/plant/000")])
-    assert outcomes(out, "twin/plant/000") == left
-    assert outcomes(out, "twin/plant/001") == outcomes(out, "twin/stone/001") == "a" * 8 + "c" * 16
+    out = bench_run(models=[Oracle(tiny_dataset, trouble, "twin/plant/0-000")])
+    assert outcomes(out, "twin/plant/0-000") == left
+    for whole in ("twin/plant/0-001", "twin/stone/0-001"):
+        assert outcomes(out, whole) == "a" * 8 + "c" * 16
     failed = [row for row in predictions(out) if row.outcome == "failed"]
     assert all(told in row.error and row.answer is None for row in failed)
     last = runs.results(out)[-1]
@@ -338,13 +344,13 @@ def test_a_broken_episode_fails_with_its_reason_and_ends_nothing(
 
 
 def test_what_failed_is_asked_again_by_the_next_run(bench_run, tiny_dataset, tmp_path):
-    bench_run(models=[Oracle(tiny_dataset, raising(OSError("no route")), "twin/plant/000")])
+    bench_run(models=[Oracle(tiny_dataset, raising(OSError("no route")), "twin/plant/0-000")])
     with pytest.raises(KeyboardInterrupt):
-        bench_run(models=[Oracle(tiny_dataset, raising(KeyboardInterrupt()), "twin/plant/000")])
+        bench_run(models=[Oracle(tiny_dataset, raising(KeyboardInterrupt()), "twin/plant/0-000")])
     assert not (tmp_path / "run" / "manifest.json").exists()
     mended = Oracle(tiny_dataset)
     out = bench_run(models=[mended])
-    assert mended.asked == ["twin/plant/000"]
+    assert mended.asked == ["twin/plant/0-000"]
     assert lasting(out) == lasting(bench_run("whole", models=[Oracle(tiny_dataset)]))
 
 
@@ -364,7 +370,7 @@ def test_a_model_that_fails_throughout_still_ends_with_a_table(bench_run, tiny_d
 def test_what_the_user_can_mend_ends_the_run(bench_run, tiny_dataset, tmp_path):
     trouble = raising(IsekaiError("the key is not valid"))
     with pytest.raises(IsekaiError, match="the key is not valid"):
-        bench_run(models=[Oracle(tiny_dataset, trouble, "twin/plant/000")])
+        bench_run(models=[Oracle(tiny_dataset, trouble, "twin/plant/0-000")])
     assert len(predictions(tmp_path / "run")) == 2 * 24
 
 
@@ -394,12 +400,19 @@ def test_odd_text_is_kept_and_read_back(bench_run, tiny_dataset):
         ({"shots": (-1,)}, "-1 shots; 0 is the least"),
         ({"episodes": 0}, "0 episodes and 4 queries; at least 1"),
         ({"models": []}, "at least one model"),
+        ({"seeds": (-1,)}, "seed -1; 0 is the least"),
+        ({"limit": 0}, "--limit 0; 1 is the least"),
+        ({"n_images": (2, 3)}, "--n-images 3: the paper shows each of two labels equally often"),
+        ({"controls": ("blid",)}, "no control is called 'blid'; did you mean 'blind'"),
+        ({"select": ("nearst",)}, "no support selection is called 'nearst'; did you mean 'near"),
+        ({"false_labels": (2.0,)}, "control 'false=2': the rate is a number from 0 to 1"),
+        ({"ranking": "prior"}, "--ranking prior has no prior for 'none' at 0 shots"),
         ({"options": {"speed": 1}}, "model 'chance' has no option 'speed'"),
         (
             {"models": ["chance", "knn"], "options": {"kk": 1}},
             "none of these models has an option 'kk'; did you mean 'k'",
         ),
-        ({"data": Path("none")}, "none: no such folder"),
+        ({"data": "none"}, "none: no such folder"),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_written(bench_run, tmp_path, asked, told):

@@ -1,5 +1,6 @@
 """Episodes are balanced, nested, and the same whatever else is asked for."""
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from isekai import files
 from isekai.dataset import Dataset, Entry
-from isekai.episodes import Unit, draw
+from isekai.episodes import Unit, digest, draw
 from isekai.errors import DataError
 from isekai.types import Concept, Group
 
@@ -124,8 +125,21 @@ def test_neither_the_last_block_nor_the_order_of_labels_favours_a_concept():
 
 def test_ids_are_readable_unique_and_in_order():
     ids = [episode.id for episode in drawn(episodes=12)]
-    assert ids[0] == "any/g0/000"
+    assert ids[0] == "any/g0/0-000"
+    assert drawn(episodes=1, seed=7)[0].id == "any/g0/7-000"
     assert all(a < b for a, b in pairwise(ids))
+
+
+def test_a_digest_is_of_what_is_asked_at_one_shot_count_and_of_nothing_else():
+    few, many = drawn(shots=(1, 2))[0], drawn(shots=(0, 1, 2, 4))[0]
+    assert [digest(few, k) for k in (1, 2)] == [digest(many, k) for k in (1, 2)]
+    assert len({digest(many, k) for k in (0, 1, 2, 4)}) == 4
+    assert digest(few, 1) != digest(drawn(shots=(1, 2), labels="true")[0], 1)
+    assert digest(few, 1) != digest(drawn(shots=(1, 2), queries=2)[0], 1)
+    first, *others = few.support
+    turned = replace(few, support=(replace(first, shown="grey"), *others))
+    assert digest(few, 1) != digest(turned, 1)
+    assert digest(few, 1) == digest(replace(few, support=few.support[:3]), 1)
 
 
 def test_true_labels_are_the_names_and_fantasy_words_are_new_each_episode():
@@ -178,7 +192,7 @@ def test_true_labels_that_read_alike_are_refused():
         for split in ("support", "query")
     )
     dataset = Dataset(
-        path=Path("x"), fingerprint="", groups=(group,), entries=entries, places={}, footers={}
+        path=Path("x"), fingerprint="", groups=(group,), entries=entries, fetch=lambda id: b""
     )
     unit = Unit(name="g0", cluster="g0", concepts=("g0/a", "g0/b"))
     with pytest.raises(DataError, match=r"both called 'ice cream'.*--labels fantasy"):

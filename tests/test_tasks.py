@@ -65,8 +65,7 @@ def test_a_group_without_a_foil_has_no_foil_unit_and_three_novel_concepts_make_t
         fingerprint="",
         groups=(replace(first, concepts=novel), second),
         entries=dataset.entries,
-        places={},
-        footers={},
+        fetch=lambda id: b"",
     )
     assert [cluster for _, cluster, _ in units(foil(changed, **ASKED))] == ["g1", "g1"]
     assert [name for name, _, _ in units(twin(changed, **ASKED))] == [

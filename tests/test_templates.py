@@ -1,9 +1,15 @@
 """Templates are read strictly, and put an episode into words without giving the answer away."""
 
+import io
+from dataclasses import replace
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from isekai import templates
-from isekai.errors import SpecError
+from isekai.errors import DataError, SpecError
+from isekai.images import decode, encode, grey_like
 from isekai.types import EncodedImage
 from tests.test_episodes import drawn
 
@@ -24,10 +30,77 @@ def written(tmp_path):
     return write
 
 
+def picture(id: str) -> EncodedImage:
+    return EncodedImage(id=id, data=id.encode())
+
+
 def test_every_built_in_template_is_sound():
-    assert "plain" in templates.names()
+    assert {"lcl", "plain", "chat", "numbered", "choices"} == set(templates.names())
     for name in templates.names():
         assert "{label}" in templates.read(name).support_answer
+
+
+def test_the_published_texts_come_out_to_the_letter():
+    episode = drawn(labels="true", shots=(1,))[0]
+    sweep = templates.fold(episode, templates.read("lcl"), picture)
+    turn, query = sweep.support[0], sweep.queries[0]
+    assert turn.question == "[BEGIN EXAMPLE] What is in the image <image>?"
+    assert turn.around == ("[BEGIN EXAMPLE] What is in the image ", "?")
+    assert turn.answer == f'there is "{turn.label}" in the image. [END EXAMPLE]'
+    assert query.question == "Based on the previous examples, what is in the image <image>?"
+    assert sweep.query_instruction == "[FINAL QUESTION]: "
+    assert sweep.instruction.startswith("You should find the causal relationship between")
+
+
+def test_a_template_counts_the_support_pictures_and_lists_the_labels():
+    episode = drawn(shots=(1, 2))[0]
+    numbered = templates.fold(episode, templates.read("numbered"), picture)
+    for place, turn in enumerate(numbered.support, start=1):
+        assert turn.around == (f"Picture {place}: ", f" What does picture {place} show?")
+        assert turn.answer == f"Picture {place} shows {turn.label}."
+    choices = templates.fold(episode, templates.read("choices"), picture)
+    a, b, c = choices.labels
+    assert f"{a}, {b} or {c}?" in choices.queries[0].question
+    assert not any(word in choices.support[0].question for word in choices.labels)
+
+
+def test_a_question_that_does_not_say_where_its_picture_stands_has_it_in_front():
+    sweep = templates.fold(drawn(shots=(1,))[0], templates.read("plain"), picture)
+    assert sweep.queries[0].around == ("", "What is this called?")
+
+
+def test_a_word_that_a_control_puts_in_stands_in_the_answer():
+    episode = drawn(shots=(1,))[0]
+    said = replace(episode, support=(replace(episode.support[0], word="dovrik"),))
+    (turn,) = templates.fold(said, templates.read("plain"), picture).support
+    assert (turn.label, turn.answer) == ("dovrik", "This is called dovrik.")
+
+
+def test_grey_is_as_large_as_the_picture_it_stands_for():
+    drawn_one = Image.new("RGB", (40, 30), (200, 10, 10))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    buffer = io.BytesIO()
+    drawn_one.save(buffer, "JPEG", exif=turned)
+    for data, size in ((encode(drawn_one), (40, 30)), (buffer.getvalue(), (30, 40))):
+        grey = decode(grey_like(EncodedImage(id="x", data=data)).data)
+        assert grey.size == decode(data).size == size
+        assert set(np.asarray(grey).ravel()) == {128}
+    episode = drawn(shots=(1,))[0]
+    blind = replace(episode, support=tuple(replace(e, shown="grey") for e in episode.support))
+    sweep = templates.fold(
+        blind, templates.read("plain"), lambda id: EncodedImage(id=id, data=encode(drawn_one))
+    )
+    assert len({turn.image.id for turn in sweep.support}) == 1
+    assert sweep.queries[0].image.id == episode.queries[0].image_id
+
+
+def test_a_label_that_would_be_taken_for_a_mark_is_refused():
+    episode = drawn(shots=(1,))[0]
+    for word in ("a <image>", "{number}"):
+        labels = dict(zip(episode.labels, (word, "b", "c"), strict=True))
+        with pytest.raises(DataError, match="take --labels fantasy"):
+            templates.fold(replace(episode, labels=labels), templates.read("plain"), picture)
 
 
 def test_a_template_of_ones_own_is_a_file(written):
@@ -42,6 +115,11 @@ def test_a_template_of_ones_own_is_a_file(written):
         (GOOD.replace("{label}", "{label} {label}"), "names the label once, as {label}"),
         (GOOD.replace("And this?", "Is this {label}?"), "query_question gives the answer away"),
         (GOOD.replace("What is it?", " "), "support_question is empty"),
+        (GOOD.replace("What is it?", "{image} {image}"), "says where the picture stands once"),
+        (GOOD.replace("What is it?", "What is <image>?"), "once, as {image}"),
+        (GOOD.replace("What is it?", "Is it {labels}?"), "has {labels}; known here: {image}, {num"),
+        (GOOD.replace("And this?", "{name}?"), "query_question has {name}; known here: {image}"),
+        (GOOD + 'instruction = "Say {label}."', "instruction gives the answer away"),
         ("support_question = What", "mine.toml: not TOML"),
         (b"\xff", "not UTF-8"),
     ],
