@@ -1,8 +1,8 @@
 """Numbers with their intervals: shares of answers, clustered by the concepts they are about."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,18 +48,18 @@ def share(hits: Iterable[tuple[str, bool]]) -> Estimate | None:
     standard errors" in Miller, arXiv:2411.00640).
     """
     clusters = totals(hits)
-    if not clusters:
-        return None
-    y, n = columns(clusters)
-    p = y.sum() / n.sum()
-    return estimate(p, (y - p * n) / n.sum(), n / n.sum(), n=int(n.sum()))
+    return estimate(clustered(clusters, list(clusters))) if clusters else None
 
 
-def estimate(value: float, errors: Floats, weights: Floats, *, n: int) -> Estimate:
-    """A share with the interval of `interval`, as plain numbers."""
-    low, high = interval(value, errors, weights)
+def estimate(share: "Clustered") -> Estimate:
+    """The share with its 95 % interval."""
+    low, high = interval(share.value, share.errors, share.weights)
     return Estimate(
-        value=float(value), low=float(low), high=float(high), n=n, clusters=len(weights)
+        value=share.value,
+        low=float(low),
+        high=float(high),
+        n=share.n,
+        clusters=len(share.weights),
     )
 
 
@@ -70,8 +70,8 @@ def interval(value: ArrayLike, errors: Floats, weights: Floats) -> tuple[Floats,
     linearised. `weights` [clusters] sum to 1: the share of the answers that each cluster has. With
     the clustered standard error s and the degrees of freedom of `freedom`, the interval is
         logit(p) +- t * s / (p (1 - p))
-    taken back from the log-odds, as survey software does for shares ("logit" in Stata's `svy:
-    proportion` and R's `svyciprop`; Dean and Pagano, J. Surv. Stat. Methodol. 3, 2015, p. 484).
+    taken back from the log-odds, as survey software does for shares (method "xlogit" of R's
+    `svyciprop`; Dean and Pagano, J. Surv. Stat. Methodol. 3, 2015, p. 484, compare the methods).
     p +- t s itself covers too little where the clusters' shares are skewed.
 
     Where the clusters don't differ (all hits, no hits, equal shares) or there are fewer than two,
@@ -101,10 +101,10 @@ def bootstrap(
 
     Whole clusters are drawn with replacement. The interval is the bootstrap-t one on the scale of
     the angle arcsin(sqrt(p)), which steadies the variance of a share (Davison and Hinkley,
-    Bootstrap Methods and their Application, 1997, section 5.2): the percentiles of
-    drawn shares themselves cover .84 to .91 at ten clusters. A draw of clusters that don't differ
-    has no standard error: it lies infinitely far out on its side. Where no cluster differs from
-    another there is nothing to draw: Wilson's interval stands in as in `interval`.
+    Bootstrap Methods and their Application, 1997, section 5.2). Percentiles of the drawn shares
+    cover .84 to .91 at ten clusters. A draw of clusters that don't differ has no standard error: it
+    lies infinitely far out on its side. Where no cluster differs from another there is nothing to
+    draw: Wilson's interval stands in as in `interval`.
 
     Simulated coverage as there: .93 to .97 for shares of .5 to .85, at .95 from .93 to .98. It is
     wider than `share`'s near 0 and 1, and reaches them.
@@ -112,12 +112,12 @@ def bootstrap(
     clusters = totals(hits)
     if not clusters:
         return None
-    y, n = columns(clusters)
-    p, count = y.sum() / n.sum(), len(y)
-    plain = estimate(p, (y - p * n) / n.sum(), n / n.sum(), n=int(n.sum()))
-    if standard_error((y - p * n) / n.sum()) < NOTHING:
+    share, (y, n) = clustered(clusters, list(clusters)), columns(clusters, list(clusters))
+    plain = estimate(share)
+    if standard_error(share.errors) < NOTHING:
         return plain
     rng = np.random.default_rng(seed)
+    count = len(n)
     drawn = rng.multinomial(count, np.full(count, 1 / count), size=draws).astype(float)
     low, high = studentised(y, n, drawn)
     return replace(plain, low=float(low), high=float(high))
@@ -163,8 +163,25 @@ def _with_errors(y: Floats, n: Floats, drawn: Floats) -> tuple[Floats, Floats]:
 # ---------------------------------------------------------------- clusters
 
 
-def totals(hits: Iterable[tuple[str, bool]]) -> Mapping[str, tuple[int, int]]:
-    """Cluster -> its hits and its answers, in the order of the clusters' names."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clustered:
+    """A share and what each cluster has in it, [clusters] each."""
+
+    value: float
+    errors: Floats
+    """(hits - value * answers) / all answers; they sum to 0."""
+    weights: Floats
+    """answers / all answers; they sum to 1."""
+    n: int
+    """All answers."""
+
+
+Totals = Mapping[str, tuple[int, int]]
+"""Cluster -> its hits and its answers."""
+
+
+def totals(hits: Iterable[tuple[str, bool]]) -> Totals:
+    """In the order of the clusters' names."""
     found: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for cluster, hit in hits:
         found[cluster][0] += hit
@@ -172,10 +189,19 @@ def totals(hits: Iterable[tuple[str, bool]]) -> Mapping[str, tuple[int, int]]:
     return {cluster: (found[cluster][0], found[cluster][1]) for cluster in sorted(found)}
 
 
-def columns(clusters: Mapping[str, tuple[int, int]]) -> tuple[Floats, Floats]:
-    """The hits and the answers of each cluster, [clusters] each."""
-    hits, answers = np.array(list(clusters.values()), dtype=np.float64).T
+def columns(clusters: Totals, names: Sequence[str]) -> tuple[Floats, Floats]:
+    """The hits and the answers of each of these clusters; 0 of those that aren't there."""
+    hits, answers = np.array([clusters.get(name, (0, 0)) for name in names], dtype=np.float64).T
     return hits, answers
+
+
+def clustered(clusters: Totals, names: Sequence[str]) -> Clustered:
+    """The share of hits over these clusters; at least one has an answer."""
+    y, n = columns(clusters, names)
+    p, weights = y.sum() / n.sum(), n / n.sum()
+    return Clustered(
+        value=float(p), errors=y / n.sum() - p * weights, weights=weights, n=int(n.sum())
+    )
 
 
 def standard_error(errors: Floats) -> Floats:

@@ -193,17 +193,15 @@ def test_ten_clusters_cover_the_difference_in_93_to_98_of_100_runs(sizes, a, b, 
     n = np.resize(sizes, 10)
     runs, covered = 4_000, Counter()
     y, z = (beta_binomial(p, correlation, n, runs, seed) for p, seed in ((a, 1), (b, 2)))
-    for d in y - z:
-        value = d.sum() / n.sum()
-        found = paired.measured(
-            value,
-            errors=(d - value * n) / n.sum(),
-            parts=np.zeros(10),  # the test is not what is asked here
-            weights=n / n.sum(),
-            n=int(n.sum()),
-        )
+    for there, here in zip(y, z, strict=True):
+        found = paired.measured([(1.0, *(clustered_share(hits, n) for hits in (there, here)))])
         covered[bool(found.low <= a - b <= found.high)] += 1
     assert 0.93 <= covered[True] / runs <= 0.98
+
+
+def clustered_share(hits, n):
+    totals = {str(g): (int(y), int(m)) for g, (y, m) in enumerate(zip(hits, n, strict=True))}
+    return metrics.clustered(totals, list(totals))
 
 
 def beta_binomial(right, correlation, n, runs, seed):
