@@ -26,7 +26,7 @@ from isekai.embeddings import Embeddings
 from isekai.errors import IsekaiError, PluginError, did_you_mean
 from isekai.protocols import Foretelling, Informed, ModelAdapter, Probing, Task, Telling
 from isekai.setup import Setup, resolve
-from isekai.types import Episode, Prediction, Sweep
+from isekai.types import Episode, Prediction, Protocol, Sweep
 
 
 def run(
@@ -142,10 +142,18 @@ def _draw(
             )
         ]
         plain += drawn if setup.limit is None else _spread(drawn, setup.limit)
-    all_of_them = [*plain, *(made for one in changes for base in plain for made in one.of(base))]
-    if setup.protocol == "paper":
-        return [question for episode in all_of_them for question in paper.questions(episode)]
-    return all_of_them
+    episodes = _asked(plain, setup.protocol)
+    for variant in changes:
+        made = [one for episode in plain for one in variant.of(episode)]
+        episodes += made if variant.ordered else _asked(made, setup.protocol)
+    return episodes
+
+
+def _asked(episodes: Sequence[Episode], protocol: Protocol) -> list[Episode]:
+    """The episodes as the protocol asks them."""
+    if protocol == "paper":
+        return [question for episode in episodes for question in paper.questions(episode)]
+    return list(episodes)
 
 
 def _spread(episodes: Sequence[Episode], limit: int) -> list[Episode]:

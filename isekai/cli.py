@@ -323,6 +323,75 @@ def score(
     typer.echo(made)
 
 
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    b: Annotated[
+        Path | None, typer.Argument(help="Another; without it, two models of the first.")
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Which of a's and which of b's: MODEL,MODEL.")
+    ] = None,
+    plan: Annotated[
+        float | None,
+        typer.Option(help="Tell how many episodes would show a difference of this size."),
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Compare two models on the same episodes: differences with intervals and tests, in pairs."""
+    from rich.console import Console
+
+    from isekai import compare as step
+    from isekai import setup
+
+    chosen = setup.words([models]) if models else None
+    found = step.run(a, b or a, models=chosen, plan=plan)
+    if json_:
+        typer.echo(_json(found))
+        return
+    Console().print(step.table(found))
+
+
+@app.command()
+def report(
+    run: Annotated[list[Path], typer.Argument(help="Folders of runs, shown together.")],
+    format: Annotated[
+        list[str] | None,
+        typer.Option(help="md, tex, csv, png, svg, html; also with commas. [the terminal's table]"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("report"),
+) -> None:
+    """Show runs as a table, as plots, and as one HTML page with every wrong answer."""
+    from isekai import reporting as step
+    from isekai import setup
+
+    formats = setup.words(format)
+    if not formats:
+        from rich.console import Console
+
+        Console().print(step.table(run))
+        return
+    for path in step.run(run, formats=formats, out=out):
+        typer.echo(path)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    to: Annotated[
+        str, typer.Option(help="lm-eval, inspect-log, inspect-task, lmms-task or hub-results.")
+    ],
+    model: Annotated[
+        str | None, typer.Option(help="One of the run's models; all without it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where it goes. [beside the run]")] = None,
+) -> None:
+    """Write a run as another tool opens it, or its episodes as a task that another tool runs."""
+    from isekai import export as step
+
+    typer.echo(step.run(run, to=to, model=model, out=out))
+
+
 def _json(value: object) -> str:
     import json
 

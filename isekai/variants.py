@@ -29,6 +29,8 @@ class Variant:
 
     name: str
     changes: tuple[Change, ...]
+    ordered: bool = False
+    """The order of the support set is what the variant is about: no protocol may shuffle it."""
 
     def of(self, episode: Episode) -> Iterator[Episode]:
         """The episodes to ask in the place of `episode`; these are none where nothing changes."""
@@ -67,6 +69,7 @@ def selections(names: Sequence[str], dataset: "Dataset", embeddings: "Embeddings
     return [
         Variant(
             name=SELECT + name,
+            ordered=name == "nearest",
             changes=(
                 partial(selection.select, strategy=name, dataset=dataset, embeddings=embeddings),
             ),

@@ -1,0 +1,106 @@
+"""Measures what the harness costs beyond the model: time a prediction, and memory.
+
+    python benchmarks/harness.py [--predictions 10000] [--latency 0.02]
+
+1. `isekai bench` with an oracle that answers at once: whatever time it takes is the harness's.
+2. The same against a chat server on this machine that answers after `--latency` seconds, beside the
+   loop that one would write instead (the official client, one request after the other, the same
+   messages): the ratio says what the concurrency gains, and both answers have to agree.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from isekai import bench, demo, runs
+from isekai.setup import Setup
+
+SHOTS = (1, 2, 4, 8)
+
+INSTANT = """
+import resource, sys, time
+from pathlib import Path
+from isekai import bench
+from isekai.setup import Setup
+
+begun = time.perf_counter()
+bench.run(Setup(models=("planted:last",), shots={shots}, episodes={episodes}, queries={queries},
+                data={data!r}), out=Path({out!r}))
+print(time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def instant(data: Path, folder: Path, predictions: int) -> None:
+    """Time and memory of a process of its own, so that nothing else counts."""
+    queries, groups = 8, len(demo.GROUPS)
+    episodes = -(-predictions // (groups * len(SHOTS) * queries * 2))
+    script = INSTANT.format(
+        shots=SHOTS, episodes=episodes, queries=queries, data=str(data), out=str(folder / "instant")
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    if ended.returncode:
+        raise SystemExit(ended.stderr)
+    seconds, peak = map(float, ended.stdout.split())
+    kilobyte = 1024 if sys.platform == "darwin" else 1  # macOS counts bytes, Linux kilobytes
+    asked = len(runs.read(folder / "instant").predictions)
+    print(f"{asked} predictions of an oracle that takes no time")
+    print(f"  harness        {1000 * seconds / asked:8.2f} ms a prediction, plots included")
+    print(f"  peak memory    {peak / kilobyte / 1024:8.0f} MB")
+
+
+def served(data: Path, folder: Path, latency: float) -> None:
+    """`isekai bench` at several widths beside a plain loop over the same requests."""
+    import openai
+
+    from tests.loopback import serve
+
+    setup = Setup(models=("openai:tiny",), shots=SHOTS, episodes=1, queries=4, data=str(data))
+    with serve(wait=latency) as server:
+        answers = []
+        bodies = []
+        for width in (1, 16):
+            options = {"base_url": server.url, "concurrency": width, "cache": False}
+            before = len(server.asked)
+            begun = time.perf_counter()
+            out = bench.run(
+                Setup(**{**vars_of(setup), "options": options, "probe": False}),
+                out=folder / f"width-{width}",
+            )
+            seconds = time.perf_counter() - begun
+            rows = runs.read(out).predictions
+            answers.append([row.text for row in rows])
+            bodies = [asked.body for asked in server.asked[before:]]
+            print(f"  isekai bench, {width:2} at once   {len(rows) / seconds:8.1f} answers/s")
+        client = openai.OpenAI(base_url=server.url, api_key="none")
+        begun = time.perf_counter()
+        for body in bodies:
+            client.chat.completions.create(**body)
+        print(
+            f"  a loop over the client     {len(bodies) / (time.perf_counter() - begun):8.1f} answers/s"
+        )
+    if answers[0] != answers[1]:
+        raise SystemExit("one at a time and many at once gave different answers")
+
+
+def vars_of(setup: Setup) -> dict[str, object]:
+    return {name: getattr(setup, name) for name in setup.__slots__}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--predictions", type=int, default=10_000)
+    parser.add_argument("--latency", type=float, default=0.02)
+    given = parser.parse_args()
+    data = demo.small_dataset()
+    with tempfile.TemporaryDirectory() as name:
+        instant(data, Path(name), given.predictions)
+        print(f"a server that takes {1000 * given.latency:.0f} ms an answer")
+        served(data, Path(name), given.latency)
+
+
+if __name__ == "__main__":
+    main()
