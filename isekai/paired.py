@@ -13,7 +13,7 @@ from isekai.types import Difference
 Hits = Iterable[tuple[str, bool]]
 Question = TypeVar("Question", bound=Hashable)
 
-EXACT = 32
+EXACT = 24
 """Up to so many clusters all ways to choose the signs are counted; beyond it they are drawn."""
 
 DRAWS = 19_999
