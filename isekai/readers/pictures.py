@@ -93,6 +93,8 @@ def _look(read: Callable[[], bytes]) -> tuple[Looked, bool]:
     """What is seen, and whether it will be the same the next time."""
     try:
         data = read()
+    except UnreadableImage as error:
+        return str(error), False
     except OSError as error:
         return error.strerror or type(error).__name__, False
     try:

@@ -32,6 +32,14 @@ def download(repo: str, revision: str | None, patterns: Sequence[str]) -> Path:
         )
 
 
+def ask(repo: str, revision: str | None) -> None:
+    """DataError if the Hub doesn't give the data set, with what it says."""
+    from huggingface_hub import HfApi
+
+    with reached(repo, revision):
+        HfApi().dataset_info(repo, revision=revision)
+
+
 def cache_folder() -> Path:
     """Where the Hub's client keeps files; its links stay inside."""
     from huggingface_hub import constants
