@@ -1,85 +1,60 @@
-"""Results as pictures: accuracy over shots, a small panel a task, the same axes for all.
+"""Results as pictures: accuracy over shots, and what controls make of it, in panels.
 
 Equal results give equal bytes, in PNG and in SVG; text in the SVG is text.
 """
 
 import io
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from isekai import report
-from isekai.types import Result
+from isekai import headings, report
+from isekai.headings import PLAIN
+from isekai.panels import INK, STYLE, Band, Panel, Series, sheet
+from isekai.types import Estimate, Result
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette, apart for every common kind of colour vision; the darker ones first."""
 
-MARKERS = "osD^vPX"
-INK, FAINT = "#222222", "#8A8A8A"
+MARKERS = "osD^vPXh"
 
-_STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "isekai",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 3,
-    "ytick.major.size": 0,
-}
+_OF_CONTROL = {
+    "blind": "#0072B2", "text": "#56B4E9", "swap": "#D55E00", "order": "#009E73",
+    "zero": "#E69F00", "false": "#8F6B00", "words": "#CC79A7",
+}  # fmt: skip
+"""The same control has the same colour in every panel."""
+
+_OTHERS = tuple(colour for colour in COLOURS if colour != "#000000")
+
+_TITLE = "Accuracy by support images a label, with 95 % intervals over clusters"
+_SELECT = "select="
 
 
 def curves(results: Sequence[Result]) -> Mapping[str, bytes]:
-    """`png` and `svg` -> the file: a line with its interval band for every model and task."""
-    with mpl.rc_context(_STYLE):
-        figure = draw(results)
-        return {"png": _saved(figure, "png"), "svg": _saved(figure, "svg")}
+    """`png` and `svg` -> the file: a line with its interval band for every model and task.
+
+    Of the plain episodes: `controls` draws the others.
+    """
+    return _saved([Band(panels=_curves(results))], _TITLE)
 
 
 def draw(results: Sequence[Result]) -> Figure:
-    """The panels side by side."""
-    tasks = list(dict.fromkeys(result.task for result in results))
-    models = list(dict.fromkeys(result.model for result in results))
-    looks = {
-        model: (COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
-        for number, model in enumerate(models)
-    }
-    figure = Figure(figsize=(1.0 + 3.7 * len(tasks), 3.7), layout="constrained")
-    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-    for task, axes in zip(tasks, panels, strict=True):
-        own = [result for result in results if result.task == task]
-        _frame(axes, task, own)
-        names = [(own[0].chance, f"chance {report.share(own[0].chance)}", FAINT)]
-        silent = []
-        for (_, model), cells in report.curves(own).items():
-            height = _line(axes, list(cells.values()), *looks[model])
-            if height is None:
-                silent.append(model)
-            else:
-                names.append((height, model, looks[model][0]))
-        _names(axes, names)
-        if silent:
-            note = f"no answer: {', '.join(silent)}"
-            place = {"transform": axes.transAxes, "color": FAINT, "fontsize": 8}
-            axes.text(0.02, 0.03, note, parse_math=False, **place)
-    panels[0].set_ylabel("accuracy")
-    figure.suptitle(
-        "Accuracy by support images a label, with 95 % intervals over clusters",
-        x=0.01,
-        ha="left",
-        fontsize=9,
-        color=FAINT,
-    )
-    return figure
+    """The figure of `curves`."""
+    return _figure([Band(panels=_curves(results))], _TITLE)
+
+
+def controls(results: Sequence[Result]) -> Mapping[str, bytes]:
+    """`png` and `svg` -> the file; empty if no control was asked.
+
+    Under each task: a panel for each model with its controls beside the plain line, another where
+    controls were asked on other words; then accuracy over the rate of false labels, if there are
+    three rates (plain is 0); then the strategies of support selection.
+    """
+    bands = list(_controls(results))
+    return _saved(bands, f"{_TITLE}: plain and under controls") if bands else {}
 
 
 def place(shots: int) -> float:
@@ -87,83 +62,208 @@ def place(shots: int) -> float:
     return math.log2(shots) + 1 if shots else 0.0
 
 
-def _frame(axes: Axes, task: str, results: Sequence[Result]) -> None:
-    shots = sorted({result.shots_per_class for result in results})
-    clusters = max((r.metrics["accuracy"].clusters for r in results if r.metrics), default=0)
-    behind = f"{clusters} cluster{'' if clusters == 1 else 's'}"
-    axes.set_title(task, loc="left", fontweight="bold", fontsize=10)
-    axes.set_title(behind, loc="right", color=FAINT, fontsize=8)
-    axes.set_ylim(0, 1.02)
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".50", ".75", "1"])
-    axes.grid(axis="y", color="#E8E8E8", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines["left"].set_visible(False)
-    axes.set_xlim(place(shots[0]) - 0.25, place(shots[-1]) + 0.25)
-    axes.set_xticks([place(k) for k in shots], [str(k) for k in shots])
-    axes.set_xlabel("shots")
-    axes.axhline(results[0].chance, color=FAINT, linestyle=(0, (4, 3)), linewidth=1)
+def _figure(bands: Sequence[Band], title: str) -> Figure:
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        # A name in a script that the font lacks is boxes in the PNG, and itself in the SVG.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        return sheet(bands, title)
 
 
-def _line(axes: Axes, results: Sequence[Result], colour: str, marker: str) -> float | None:
-    """Draw one model; the height at which its line ends, None if it never answers.
+def _saved(bands: Sequence[Band], title: str) -> dict[str, bytes]:
+    figure = _figure(bands, title)
+    found = {}
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        for format, unsaid in (("png", ("Software",)), ("svg", ("Date", "Creator"))):
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format=format, dpi=200, metadata=dict.fromkeys(unsaid))
+            found[format] = buffer.getvalue()
+    return found
 
-    A shot count at which a model only abstains or fails is no point of its curve.
-    """
-    points = [
+
+# ---------------------------------------------------------------- results as panels
+
+
+def _curves(results: Sequence[Result]) -> tuple[Panel, ...]:
+    """One a task, of the plain episodes; all models keep their looks."""
+    looks = _looks(results)
+    plain = [result for result in results if result.control == PLAIN]
+    panels = []
+    for task in dict.fromkeys(result.task for result in plain):
+        own = [result for result in plain if result.task == task]
+        drawn = {
+            model: _points([result for result in own if result.model == model])
+            for model in dict.fromkeys(result.model for result in own)
+        }
+        series = [
+            Series(name=model, points=points, colour=looks[model][0], marker=looks[model][1])
+            for model, points in drawn.items()
+            if points
+        ]
+        silent = ", ".join(model for model, points in drawn.items() if not points)
+        note = f"no answer: {silent}" if silent else ""
+        panels.append(_panel(task, own, series, _clusters(own), note))
+    return tuple(panels)
+
+
+def _looks(results: Sequence[Result]) -> dict[str, tuple[str, str]]:
+    """Model -> colour and marker."""
+    models = dict.fromkeys(result.model for result in results)
+    return {
+        model: (COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)])
+        for number, model in enumerate(models)
+    }
+
+
+def _panel(
+    title: str, results: Sequence[Result], series: Sequence[Series], beside: str, note: str = ""
+) -> Panel:
+    """Accuracy over shots; 0 shots stand on the axis wherever some line has them."""
+    shots = report.shot_counts(results)
+    return Panel(
+        title=title,
+        beside=beside,
+        series=tuple(series),
+        chance=results[0].chance,
+        chance_name=f"chance {report.share(results[0].chance)}",
+        ticks=tuple((place(k), str(k)) for k in shots),
+        axis="shots",
+        note=note,
+    )
+
+
+def _clusters(results: Sequence[Result]) -> str:
+    count = max((r.metrics["accuracy"].clusters for r in results if r.metrics), default=0)
+    return f"{count} cluster{'' if count == 1 else 's'}"
+
+
+def _points(results: Sequence[Result]) -> tuple[tuple[float, Estimate], ...]:
+    """A shot count at which a model only abstains or fails is no point of its curve."""
+    return tuple(
         (place(result.shots_per_class), result.metrics["accuracy"])
-        for result in results
+        for result in sorted(results, key=lambda result: result.shots_per_class)
         if "accuracy" in result.metrics and result.metrics["abstain"].value < 1
-    ]
-    if not points:
-        return None
-    x = [at for at, _ in points]
-    axes.fill_between(
-        x, [e.low for _, e in points], [e.high for _, e in points], color=colour, alpha=0.15, lw=0
     )
-    axes.plot(
-        x,
-        [e.value for _, e in points],
-        color=colour,
-        marker=marker,
-        markersize=4.5,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        linewidth=1.6,
-        clip_on=False,
-    )
-    if len(points) == 1:
-        at, e = points[0]
-        axes.vlines(at, e.low, e.high, color=colour, linewidth=1.2)
-    return points[-1][1].value
 
 
-def _names(axes: Axes, names: Sequence[tuple[float, str, str]]) -> None:
-    """Write (height, name, colour) right of the panel, moved apart where lines end together."""
-    gap = 0.065
-    names = sorted(names, key=lambda name: name[0])
-    heights = [height for height, _, _ in names]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    ceiling = 1.0
-    for i in reversed(range(len(heights))):
-        heights[i] = min(heights[i], ceiling)
-        ceiling = heights[i] - gap
-    for height, (_, name, colour) in zip(heights, names, strict=True):
-        axes.annotate(
-            name,
-            (1.0, height),
-            xycoords=("axes fraction", "data"),
-            xytext=(5, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            annotation_clip=False,
-            parse_math=False,
+# ---------------------------------------------------------------- controls
+
+
+def _controls(results: Sequence[Result]) -> Iterator[Band]:
+    looks = _looks(results)
+    for task in dict.fromkeys(result.task for result in results):
+        own = [result for result in results if result.task == task]
+        groups = [*_families(own), *_dials(own, looks), *_selections(own)]
+        if len(looks) == 1:
+            groups = [[panel for group in groups for panel in group]]
+        for number, panels in enumerate(group for group in groups if group):
+            yield Band(heading="" if number else task, panels=tuple(panels))
+
+
+def _families(results: Sequence[Result]) -> Iterator[list[Panel]]:
+    """Controls of the plain words; then of other words, if they have controls of their own."""
+    names = dict.fromkeys(result.control for result in results)
+    turned = {control for dial in _rates(results).values() for control in dial.values()}
+    rest = [name for name in names if name not in turned and not name.startswith(_SELECT)]
+    others = {head: None for name in rest if (head := _words(name)) and name != head}
+    for base in (PLAIN, *others):
+        own = [
+            name
+            for name in rest
+            if name != base and (_words(name) if _words(name) in others else PLAIN) == base
+        ]
+        if own:
+            beside = "controls" if base == PLAIN else headings.meaning(base)
+            yield _of_models(results, (base, *own), beside, f"{base}+")
+
+
+def _words(control: str) -> str:
+    """`words=true` of `words=true+swap`; empty where a control keeps the words."""
+    head = control.partition("+")[0]
+    return head if head.startswith("words=") else ""
+
+
+def _selections(results: Sequence[Result]) -> Iterator[list[Panel]]:
+    names = dict.fromkeys(r.control for r in results if r.control.startswith(_SELECT))
+    if names:
+        yield _of_models(results, (PLAIN, *names), "support selection", _SELECT)
+
+
+def _of_models(
+    results: Sequence[Result], controls: Sequence[str], beside: str, unsaid: str
+) -> list[Panel]:
+    """A panel for each model: a line for each control, the first one bold.
+
+    `unsaid` begins the names of the others, and is left out.
+    """
+    panels = []
+    for model in dict.fromkeys(result.model for result in results):
+        own = [r for r in results if r.model == model and r.control in controls]
+        drawn = {name: _points([r for r in own if r.control == name]) for name in controls}
+        series = [
+            Series(
+                name=("plain" if name == PLAIN else name).removeprefix(unsaid),
+                points=points,
+                colour=_colour(name, number),
+                marker=MARKERS[number % len(MARKERS)],
+                dashed=number > 0 and "+" in name.removeprefix(unsaid),
+                strong=number == 0,
+            )
+            for number, (name, points) in enumerate(drawn.items())
+            if points
+        ]
+        if own:
+            panels.append(_panel(model, own, series, beside))
+    return panels
+
+
+def _colour(control: str, number: int) -> str:
+    """Ink for the first line of a panel; what a control is known by, or the next of the palette."""
+    key = control.rpartition("+")[2].partition("=")[0]
+    return _OF_CONTROL.get(key, _OTHERS[number % len(_OTHERS)]) if number else INK
+
+
+def _rates(results: Sequence[Result]) -> dict[str, dict[float, str]]:
+    """What is asked with false labels -> their rate -> control, where there are three rates."""
+    names = dict.fromkeys(result.control for result in results)
+    found: dict[str, dict[float, str]] = {}
+    for name in names:
+        if turned := headings.false_rate(name):
+            base, rate = turned
+            found.setdefault(base, {0.0: base} if base in names else {})[rate] = name
+    return {base: dict(sorted(dial.items())) for base, dial in found.items() if len(dial) >= 3}
+
+
+def _dials(
+    results: Sequence[Result], looks: Mapping[str, tuple[str, str]]
+) -> Iterator[list[Panel]]:
+    """Accuracy over the rate of false labels at the most shots, a line for each model."""
+    panels = []
+    for base, dial in _rates(results).items():
+        shots = max(r.shots_per_class for r in results if r.control in dial.values())
+        series = []
+        for model in dict.fromkeys(result.model for result in results):
+            own = [r for r in results if (r.model, r.shots_per_class) == (model, shots)]
+            points = tuple(
+                (rate, result.metrics["accuracy"])
+                for rate, name in dial.items()
+                for result in own
+                if result.control == name and _points([result])
+            )
+            if points:
+                colour, marker = looks[model]
+                series.append(Series(name=model, points=points, colour=colour, marker=marker))
+        chance = results[0].chance
+        panels.append(
+            Panel(
+                title="false labels",
+                beside=("" if base == PLAIN else f"{headings.meaning(base)}, ") + f"{shots} shots",
+                series=tuple(series),
+                chance=chance,
+                chance_name=f"chance {report.share(chance)}",
+                ticks=tuple((rate, f"{rate:g}".removeprefix("0") or "0") for rate in dial),
+                axis="share of the support set with a false label",
+            )
         )
-
-
-def _saved(figure: Figure, format: str) -> bytes:
-    buffer = io.BytesIO()
-    metadata = {"Software": None} if format == "png" else {"Date": None, "Creator": None}
-    figure.savefig(buffer, format=format, dpi=200, metadata=metadata)
-    return buffer.getvalue()
+    if panels:
+        yield panels
