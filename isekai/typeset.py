@@ -37,6 +37,7 @@ def latex(results: Sequence[Result], verdicts: report.Verdicts | None = None) ->
         title = f"\\textbf{{{_tex(task)}}}, chance {report.share(own[0].chance)}"
         lines += ["    \\midrule", _tex_row([f"\\multicolumn{{{width}}}{{l}}{{{title}}}"])]
         for row in report.rows(own):
+            lines += ["    \\addlinespace"] if row.plain else []
             name = ("" if row.plain else r"\quad ") + _tex(row.heading)
             cells = [_tex_cell(row.cell(k)) for k in shots]
             lines.append(_tex_row([name, *cells, _tex(row.behind)]))
@@ -61,7 +62,8 @@ def _tex_cell(words: Sequence[str]) -> str:
     if len(words) < 2:
         return _tex("".join(words))
     small = [rf"{{\scriptsize {_tex(word)}}}" for word in words[1:]]
-    return r"\shortstack[r]{" + r"\\".join([_tex(words[0]), *small]) + "}"
+    lines = r"\\".join([_tex(words[0]), *small])
+    return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{lines}\end{{tabular}}"
 
 
 def _tex_row(cells: Sequence[str]) -> str:
