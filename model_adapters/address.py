@@ -1,0 +1,63 @@
+"""Where a server is and what opens it."""
+
+import ipaddress
+import os
+import re
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from isekai.errors import PluginError
+
+_QUOTED = 300
+"""Characters of a server's words that are repeated."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A server. Its key is in no text that leaves this object."""
+
+    url: str
+    key: str = field(default="", repr=False)
+    variable: str = ""
+    """The environment variable that the key came from; empty for none."""
+
+    def quote(self, text: str) -> str:
+        """A stranger's words as a piece of one line: nothing of the key, nothing that controls."""
+        if self.key:
+            text = text.replace(self.key, "[key]")
+            text = re.sub(rf"\S*{re.escape(self.key[:6])}\S*", "[key]", text)
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        return text if len(text) <= _QUOTED else text[: _QUOTED - 3] + "..."
+
+
+def resolve(base_url: str, api_key_env: str, *, usual: str, variable: str) -> Address:
+    """The address, `usual` if none is given, with the key from the environment.
+
+    A server on this machine or in its network gets a key only if `api_key_env` names one: the key
+    of a hosted service must not travel to another place unasked.
+    """
+    url = (base_url or usual).rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise PluginError(f"base_url is '{url}'; it takes http:// or https:// and a host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise PluginError(
+            f"base_url for {parts.hostname} holds more than an address; a key goes into an "
+            "environment variable that -o api_key_env=… names"
+        )
+    name = api_key_env or ("" if _near(parts.hostname) else variable)
+    key = os.environ.get(name, "").strip() if name else ""
+    if name and not key:
+        raise PluginError(
+            f"{url} needs a key: put it into ${name}, or name another environment variable with "
+            "-o api_key_env=…"
+        )
+    return Address(url=url, key=key, variable=name)
+
+
+def _near(host: str) -> bool:
+    """True for this machine, and for names and numbers of a private network."""
+    try:
+        return ipaddress.ip_address(host).is_private
+    except ValueError:
+        return "." not in host
