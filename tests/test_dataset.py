@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -13,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isekai import files, parquet
-from isekai.dataset import Dataset, Entry, fingerprint
-from isekai.errors import DataError
+from isekai.dataset import Dataset, Entry, Listed, fingerprint, load
+from isekai.errors import DataError, IsekaiError, PluginError
 from isekai.parquet import SPLITS, Row
 from isekai.types import Concept, Group, ImageRecord
 from tests.conftest import PER_CONCEPT, tiny_groups
@@ -87,6 +89,95 @@ def test_pictures_are_read_when_asked_and_few_are_kept(tiny_dataset, monkeypatch
     for entry in dataset.entries[::13]:
         assert files.sha256(dataset.image(entry.image_id).data) == entry.image_id
         assert len(cache) == 1
+
+
+def test_many_threads_may_read_pictures_at_once(tiny_dataset, monkeypatch):
+    monkeypatch.setattr("isekai.dataset._CACHE_BYTES", 1)
+    dataset = Dataset.open(tiny_dataset)
+    ids = [entry.image_id for entry in dataset.entries] * 3
+    with ThreadPoolExecutor(8) as pool:
+        images = list(pool.map(dataset.image, ids))
+    assert [files.sha256(image.data) for image in images] == ids
+
+
+# ---------------------------------------------------------------- pictures that lie elsewhere
+
+DATA = {files.sha256(data): data for data in (b"one", b"two", b"three")}
+ONE, TWO, THREE = DATA
+ASKED = Listed(
+    line=0,
+    query=THREE,
+    concept="fruit/orange",
+    labels=("fruit/orange", "fruit/blimel"),
+    positives=(ONE,),
+    negatives=(TWO,),
+)
+
+
+def elsewhere(fetch=DATA.__getitem__, **changes) -> Dataset:
+    entry = Entry(image_id=ONE, concept="fruit/orange", role="foil", split="support", index=0)
+    asked = {"path": Path("x/y"), "groups": tiny_groups(), "entries": [entry], "lists": (ASKED,)}
+    return Dataset(fingerprint="", fetch=fetch, **{**asked, **changes})
+
+
+def test_pictures_may_lie_anywhere_and_those_of_published_questions_need_no_entry():
+    dataset = elsewhere()
+    assert [dataset.image(id).data for id in (ONE, TWO, THREE)] == [b"one", b"two", b"three"]
+    assert (dataset.name, elsewhere(name="z").name) == ("y", "z")
+    with pytest.raises(DataError, match="no image has the id"):
+        elsewhere(lists=()).image(TWO)
+
+
+def test_bytes_that_are_not_those_of_the_id_are_told_wherever_they_come_from():
+    with pytest.raises(DataError, match=r"x/y: the bytes of image \w{12} are damaged; build or"):
+        elsewhere(fetch=lambda id: b"else").image(ONE)
+
+
+def test_published_questions_belong_to_the_identity():
+    entries = elsewhere().entries
+    told = fingerprint(tiny_groups(), entries)
+    listed = fingerprint(tiny_groups(), entries, [ASKED])
+    others = [
+        replace(ASKED, line=1),
+        replace(ASKED, query=TWO),
+        replace(ASKED, concept="fruit/blimel"),
+        replace(ASKED, labels=ASKED.labels[::-1]),
+        replace(ASKED, positives=(TWO,)),
+        replace(ASKED, positives=(ONE, TWO), negatives=()),
+        replace(ASKED, positives=(), negatives=(ONE, TWO)),
+    ]
+    different = {fingerprint(tiny_groups(), entries, [other]) for other in others}
+    assert len({told, listed, *different}) == 2 + len(others)
+
+
+def test_a_data_set_is_named_by_its_folder_though_that_holds_a_colon(tiny_dataset, tmp_path):
+    assert load(tiny_dataset).fingerprint == load(str(tiny_dataset)).fingerprint
+    odd = shutil.copytree(tiny_dataset, tmp_path / "lists:odd?a=b")
+    assert load(str(odd)).path == odd
+    assert load(odd).path == odd
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ("list:x", "no reader is called 'list'; did you mean 'lists'"),
+        ("nothing", "nothing: no such folder; make a dataset with `isekai build`"),
+        ("lists:", "reader 'lists' needs the option 'path'"),
+        ("classes:x?per_clas=3", "no option 'per_clas'; did you mean 'per_class'"),
+        ("classes:x?per_class=many", "option per_class='many'"),
+        ("classes:x?per_class", "data 'classes:x.per_class': what follows the . is not key=value"),
+        ("classes:x?names=%ff", "what follows the . is not key=value"),
+        ("classes:x?per_class=3&per_class=4", "an option is given twice"),
+        ("classes:x?group=all", "option group='all'"),
+        ("classes:a+b", r"a\+b: no such folder"),
+        ("pairs:x?images=a+b%20c", r"a\+b c: no such folder"),
+    ],
+)
+def test_what_is_wrong_with_the_name_of_a_data_set_is_told(spec, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((DataError, PluginError, IsekaiError), match=told) as caught:
+        load(spec)
+    assert "\n" not in str(caught.value)
 
 
 # ---------------------------------------------------------------- what can be wrong

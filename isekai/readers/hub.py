@@ -97,7 +97,8 @@ def _rows(repo: str, table: Any, label: str) -> Mapping[str, Sequence[str]]:
     values = table.select_columns([label])[:][label]
     if isinstance(feature, datasets.ClassLabel):
         names = feature.names
-        values = [names[value] if value is not None and value >= 0 else None for value in values]
+        named = dict(enumerate(names))  # -1 stands for no label
+        values = [named.get(value) for value in values]
     elif _kind(feature) in ("string", "large_string"):
         names = sorted({value for value in values if value is not None})
     else:

@@ -67,13 +67,18 @@ def reached(repo: str, revision: str | None) -> Iterator[None]:
             "correct the name, or log in with `hf auth login` or $HF_TOKEN"
         ) from None
     except errors.HfHubHTTPError as error:
-        status = error.response.status_code
-        what = "the login is not accepted: renew it with `hf auth login`, or mend $HF_TOKEN"
-        if status not in (401, 403):
-            what = "try again later; what was downloaded is kept"
-        raise DataError(f"{repo}: the Hub answers {status}; {what}") from None
+        raise _refused(repo, error.response.status_code) from None
     except (errors.LocalEntryNotFoundError, ConnectionError, httpx2.HTTPError) as error:
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            raise _refused(repo, error.__cause__.response.status_code) from None
         raise DataError(
             f"{repo}: the Hub can't be reached ({type(error).__name__}) and the data set isn't in "
             "its cache; go online, or give a folder"
         ) from None
+
+
+def _refused(repo: str, status: int) -> DataError:
+    what = "the login is not accepted: renew it with `hf auth login`, or mend $HF_TOKEN"
+    if status not in (401, 403):
+        what = "try again later; what was downloaded is kept"
+    return DataError(f"{repo}: the Hub answers {status}; {what}")
