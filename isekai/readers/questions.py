@@ -65,7 +65,8 @@ def assemble(
     """
     looked = look_at(paths.values(), root)
     ids, problems = _ids(paths, looked)
-    refuse(problems)
+    mend = "mend it, or name another folder with images=…"
+    refuse([f"{path}: picture {problem}; {mend}" for problem in problems])
     groups, concepts = _groups(questions, names, roles)
     lists = tuple(_listed(one, ids, concepts) for one in questions)
     entries, torn = _entries(lists, groups)
