@@ -19,6 +19,9 @@ from isekai.types import Concept, Group, Split
 Grouping = Literal["single", "adjacent"]
 """Each class a group of its own, for the task `pair`; or two and two in their order, for `twin`."""
 
+_REASONS = 8
+"""Reasons told for pictures that were left out: the commonest."""
+
 Pictures = Mapping[str, Looked]
 """A picture's name within its class -> what was seen of it."""
 
@@ -176,6 +179,6 @@ def _told(
         told += f"; {len(classes) - len(concepts)} classes too small or without a partner"
     reasons = [f"{number} {reason}" for reason, number in lost.most_common() if number]
     if reasons:
-        more = f" and {len(reasons) - 5} reasons more" if len(reasons) > 5 else ""
-        told += f"; images left out: {', '.join(reasons[:5])}{more}"
+        more = ", and for other reasons" if len(reasons) > _REASONS else ""
+        told += f"; images left out: {', '.join(reasons[:_REASONS])}{more}"
     return told
