@@ -9,11 +9,11 @@
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from isekai import bench, demo, runs
@@ -53,41 +53,33 @@ def instant(data: Path, folder: Path, predictions: int) -> None:
 
 
 def served(data: Path, folder: Path, latency: float) -> None:
-    """`isekai bench` at several widths beside a plain loop over the same requests."""
+    """`isekai bench` at two widths beside a plain loop over the same requests."""
     import openai
 
     from tests.loopback import serve
 
-    setup = Setup(models=("openai:tiny",), shots=SHOTS, episodes=1, queries=4, data=str(data))
-    with serve(wait=latency) as server:
-        answers = []
-        bodies = []
+    setup = Setup(models=("openai:tiny",), shots=SHOTS, episodes=1, data=str(data), probe=False)
+    said = []
+    with serve(delay=latency) as server:
         for width in (1, 16):
             options = {"base_url": server.url, "concurrency": width, "cache": False}
-            before = len(server.asked)
             begun = time.perf_counter()
-            out = bench.run(
-                Setup(**{**vars_of(setup), "options": options, "probe": False}),
-                out=folder / f"width-{width}",
-            )
-            seconds = time.perf_counter() - begun
-            rows = runs.read(out).predictions
-            answers.append([row.text for row in rows])
-            bodies = [asked.body for asked in server.asked[before:]]
-            print(f"  isekai bench, {width:2} at once   {len(rows) / seconds:8.1f} answers/s")
+            out = bench.run(replace(setup, options=options), out=folder / f"width-{width}")
+            rate(f"isekai bench, {width} at once", len(server.asked), begun)
+            said.append([row.text for row in runs.read(out).predictions])
+            bodies = [asked.body for asked in server.asked]
+            server.asked.clear()
         client = openai.OpenAI(base_url=server.url, api_key="none")
         begun = time.perf_counter()
         for body in bodies:
             client.chat.completions.create(**body)
-        print(
-            f"  a loop over the client     {len(bodies) / (time.perf_counter() - begun):8.1f} answers/s"
-        )
-    if answers[0] != answers[1]:
+        rate("a loop over the client", len(bodies), begun)
+    if said[0] != said[1]:
         raise SystemExit("one at a time and many at once gave different answers")
 
 
-def vars_of(setup: Setup) -> dict[str, object]:
-    return {name: getattr(setup, name) for name in setup.__slots__}
+def rate(what: str, count: int, begun: float) -> None:
+    print(f"  {what:26} {count / (time.perf_counter() - begun):7.1f} answers/s")
 
 
 def main() -> None:
