@@ -3,25 +3,19 @@
 import hashlib
 import json
 import re
-import threading
 import urllib.parse
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from isekai import files, plugins
 from isekai.errors import DataError, IsekaiError, did_you_mean
-from isekai.parquet import COLUMNS, SPLITS
+from isekai.parquet import SPLITS
+from isekai.shards import Place, Shards, readable, rows
 from isekai.types import Concept, EncodedImage, Group, Role, Split
-
-_CACHE_BYTES = 256_000_000
-"""Pictures of the row groups read last are kept up to this many bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +97,7 @@ class Dataset:
             fingerprint=manifest.fingerprint,
             groups=groups,
             entries=entries,
-            fetch=_Shards(places, footers).fetch,
+            fetch=Shards(places, footers).fetch,
         )
 
     def ids(self, concept: str, split: Split) -> tuple[str, ...]:
@@ -176,42 +170,6 @@ def fingerprint(
 # ---------------------------------------------------------------- reading
 
 
-class _Place(NamedTuple):
-    path: Path
-    row_group: int
-    row: int
-
-
-class _Shards:
-    """The pictures in a dataset's Parquet files. The row groups read last stay in memory."""
-
-    def __init__(
-        self, places: Mapping[str, _Place], footers: Mapping[Path, pq.FileMetaData]
-    ) -> None:
-        self._places = places
-        self._footers = footers
-        self._cache: OrderedDict[tuple[Path, int], pa.Array] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def fetch(self, image_id: str) -> bytes:
-        place = self._places[image_id]
-        with self._lock:
-            pictures = self._row_group(place.path, place.row_group)
-        return pictures[place.row].as_py() or b""
-
-    def _row_group(self, path: Path, number: int) -> pa.Array:
-        """[rows]: the pictures' bytes."""
-        key = (path, number)
-        if key not in self._cache:
-            with _readable(path), pq.ParquetFile(path, metadata=self._footers[path]) as file:
-                table = file.read_row_group(number, columns=["image.bytes"])
-            self._cache[key] = table["image"].combine_chunks().field("bytes")
-            while len(self._cache) > 1 and _size(self._cache.values()) > _CACHE_BYTES:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Manifest:
     kind: Literal["dataset"]
@@ -245,9 +203,9 @@ def _manifest(path: Path) -> _Manifest:
 
 def _entries(
     path: Path, groups: Sequence[Group]
-) -> tuple[tuple[Entry, ...], dict[str, _Place], dict[Path, pq.FileMetaData]]:
+) -> tuple[tuple[Entry, ...], dict[str, Place], dict[Path, pq.FileMetaData]]:
     concepts = [concept for group in groups for concept in group.concepts]
-    places: dict[str, _Place] = {}
+    places: dict[str, Place] = {}
     footers: dict[Path, pq.FileMetaData] = {}
     keyed: list[tuple[int, Entry]] = []
     for split in SPLITS:
@@ -255,9 +213,9 @@ def _entries(
         if not shards:
             raise DataError(f"{path}: data/{split}-*.parquet is missing; build it again")
         for shard in shards:
-            with _readable(shard), pq.ParquetFile(shard) as file:
+            with readable(shard), pq.ParquetFile(shard) as file:
                 footers[shard] = file.metadata
-                for place, image_id, label, index in _rows(shard, file):
+                for place, image_id, label, index in rows(shard, file):
                     if not 0 <= label < len(concepts):
                         raise DataError(f"{shard}: concept {label} is not in groups.json")
                     if image_id in places:
@@ -274,42 +232,3 @@ def _entries(
                     keyed.append((label, entry))
     keyed.sort(key=lambda pair: (pair[0], pair[1].index, pair[1].image_id))
     return tuple(entry for _, entry in keyed), places, footers
-
-
-def _rows(shard: Path, file: pq.ParquetFile) -> Iterator[tuple[_Place, str, int, int]]:
-    """Place, image id, concept label and index of every row."""
-    found = file.schema_arrow
-    for name in ("image", "image_id", "concept", "index"):
-        expected = COLUMNS[name][0]
-        if name not in found.names:
-            raise DataError(f"{shard}: has no column '{name}'; build the dataset again")
-        if found.field(name).type != expected:
-            raise DataError(
-                f"{shard}: column '{name}' is {found.field(name).type}, expected {expected}"
-            )
-    for number in range(file.metadata.num_row_groups):
-        table = file.read_row_group(number, columns=["image_id", "concept", "index"])
-        columns = (table[name].to_pylist() for name in ("image_id", "concept", "index"))
-        for row, (image_id, label, index) in enumerate(zip(*columns, strict=True)):
-            if image_id is None or label is None or index is None:
-                raise DataError(f"{shard}: row {row} of row group {number} has no id or concept")
-            yield _Place(shard, number, row), image_id, label, index
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Say of a damaged Parquet file that it is damaged."""
-    try:
-        with files.explained(path):
-            yield
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; build or download the dataset again") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(
-            f"{path}: damaged ({reason}); build or download the dataset again"
-        ) from error
-
-
-def _size(arrays: Iterable[pa.Array]) -> int:
-    return sum(array.nbytes for array in arrays)

@@ -82,7 +82,7 @@ def test_concepts_are_found_by_id_and_near_misses_are_told(tiny_dataset):
 
 
 def test_pictures_are_read_when_asked_and_few_are_kept(tiny_dataset, monkeypatch):
-    monkeypatch.setattr("isekai.dataset._CACHE_BYTES", 1)
+    monkeypatch.setattr("isekai.shards._CACHE_BYTES", 1)
     dataset = Dataset.open(tiny_dataset)
     cache = dataset._fetch.__self__._cache
     assert not cache
@@ -92,7 +92,7 @@ def test_pictures_are_read_when_asked_and_few_are_kept(tiny_dataset, monkeypatch
 
 
 def test_many_threads_may_read_pictures_at_once(tiny_dataset, monkeypatch):
-    monkeypatch.setattr("isekai.dataset._CACHE_BYTES", 1)
+    monkeypatch.setattr("isekai.shards._CACHE_BYTES", 1)
     dataset = Dataset.open(tiny_dataset)
     ids = [entry.image_id for entry in dataset.entries] * 3
     with ThreadPoolExecutor(8) as pool:
