@@ -87,3 +87,16 @@ def broken(text: str, width: float, measure: Callable[[str], float] = len) -> li
                 lines.append("")
             lines[-1] += character
     return [one.strip() for one in lines if one.strip()]
+
+
+def visible(text: str) -> str:
+    """A stranger's text with all its lines, and every character in it that is unseen spelt out.
+
+    Joiners stay: scripts and emoji are written with them.
+    """
+    return "".join(
+        f"⟨U+{ord(c):04X}⟩"
+        if unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn") and c not in "\n\t\u200c\u200d"
+        else c
+        for c in text
+    )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isekai import headings
+from isekai import files, headings
 from isekai.headings import PLAIN
 from isekai.markdown import code, escape
 from isekai.types import Estimate, Result
@@ -119,6 +119,12 @@ def behind(results: Sequence[Result], metric: str = "accuracy") -> str:
     return f"{_range([e.n for e in found])} ({_range([e.clusters for e in found])})"
 
 
+def verdicts_of(told: Mapping[str, object]) -> Verdicts:
+    """The verdicts in what results.json told; none where no control asked for them."""
+    found = told.get("verdicts") or {}
+    return files.parse(dict[str, dict[str, dict[str, object]]], found, "results.json: verdicts")
+
+
 def verdict_lines(verdicts: Verdicts | None) -> list[tuple[str, str, str]]:
     """(model, task, the verdict in words), in their order."""
     return [
@@ -173,12 +179,15 @@ def _range(values: Sequence[int]) -> str:
 # ---------------------------------------------------------------- Markdown
 
 
-def markdown(results: Sequence[Result], verdicts: Verdicts | None = None) -> str:
+def markdown(
+    results: Sequence[Result], verdicts: Verdicts | None = None, warnings: Sequence[str] = ()
+) -> str:
     """One table, a row for each task, model and control, and below it what its numbers rest on."""
     shots, found = shot_counts(results), rows(results)
     below = not all(row.plain for row in found)
     header = ["task", "model", *(["control"] if below else [])]
-    lines = [f"{TITLE}.", ""]
+    lines = [line for warning in warnings for line in (f"**{escape(warning)}**", "")]
+    lines += [f"{TITLE}.", ""]
     lines.append(_row([*header, *(heading(results, k) for k in shots), "n (clusters)"]))
     lines.append(_row([*["---"] * len(header), *["---:"] * (len(shots) + 1)]))
     for row in found:
@@ -214,10 +223,11 @@ _WIDTH, _NAME = 80, 14
 def table(results: Sequence[Result], verdicts: Verdicts | None = None) -> "Group":
     """The same rows for the terminal: a table for each task, intervals below their number."""
     from rich.console import Group
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text
 
-    shown: list[Table | Text] = [Text(f"{TITLE}.\n", style="dim")]
+    shown: list[Table | Text | Padding] = [Text(f"{TITLE}.\n", style="dim")]
     for task in dict.fromkeys(result.task for result in results):
         own = [result for result in results if result.task == task]
         shots = shot_counts(own)
@@ -235,9 +245,12 @@ def table(results: Sequence[Result], verdicts: Verdicts | None = None) -> "Group
             legend.add_row(Text(control, style="dim"), Text(words, style="dim"))
         shown += [legend, Text()]
     for model, task, words in verdict_lines(verdicts):
-        verdict, _, numbers = headings.line(words).partition(":")
+        verdict, _, numbers = headings.line(words).partition(": ")
         who = f"{headings.line(model)} ({headings.line(task)}) "
-        shown.append(Text.assemble(who, (verdict, "bold"), f":{numbers}" if numbers else ""))
+        shown += [
+            Text.assemble(who, (verdict, "bold")),
+            Padding(Text(numbers, "dim"), (0, 0, 0, 2)),
+        ]
     if verdicts:
         shown.append(Text())
     return Group(*shown, Text("\n".join(notes(results)), style="dim"))

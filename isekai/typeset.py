@@ -18,15 +18,20 @@ _LATEX = {
 }  # fmt: skip
 
 
-def latex(results: Sequence[Result], verdicts: report.Verdicts | None = None) -> str:
+def latex(
+    results: Sequence[Result],
+    verdicts: report.Verdicts | None = None,
+    warnings: Sequence[str] = (),
+) -> str:
     """A floating table for `booktabs`: a block for each task, controls indented below a model."""
     shots = report.shot_counts(results)
     width = len(shots) + 2
+    said = [*warnings, f"{report.TITLE}.", *report.notes(results)]
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "  \\centering\\small",
-        f"  \\caption{{{_tex(report.TITLE)}. {_tex(' '.join(report.notes(results)))}}}",
+        f"  \\caption{{{_tex(' '.join(said))}}}",
         "  \\label{tab:isekai}",
         f"  \\begin{{tabular}}{{l{'r' * (width - 1)}}}",
         "    \\toprule",
