@@ -36,10 +36,10 @@ def results(run: "Run", model: str) -> dict[str, Any]:
     rows = cells.predictions(run, model)
     clusters = {episode.id: episode.cluster for episode in run.episodes}
     told: dict[str, Any] = {
-        "results": {id: _metrics(id, one, rows[id], clusters) for id, one in own.items()},
+        "results": {id: measured(id, one, rows[id], clusters) for id, one in own.items()},
         "group_subtasks": {},
         "configs": {id: _config(run, id, one) for id, one in sorted(own.items())},
-        "versions": dict.fromkeys(sorted(own), _version(run)),
+        "versions": dict.fromkeys(sorted(own), version(run)),
         "n-shot": {id: one.n_support_images for id, one in sorted(own.items())},
         "higher_is_better": {
             id: {_NAMES[name]: True for name in one.metrics if name.startswith("accuracy")}
@@ -79,11 +79,11 @@ def results(run: "Run", model: str) -> dict[str, Any]:
     return kept
 
 
-def _metrics(
+def measured(
     id: str, result: Result, rows: Sequence[Prediction], clusters: Mapping[str, str]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """`metric,filter` -> value; where the clusters don't differ, no standard error is known."""
-    told: dict[str, object] = {"name": id, "alias": id, "sample_len": _answers(result)}
+    told: dict[str, Any] = {"name": id, "alias": id, "sample_len": _answers(result)}
     answered = [row for row in rows if row.outcome != "failed"]
     for name, harness in _NAMES.items():
         if estimate := result.metrics.get(name):
@@ -103,8 +103,9 @@ def standard_error(hits: Sequence[tuple[str, bool]]) -> float | None:
     None where the clusters don't differ, or there is but one: then their spread says nothing, and
     the interval of `metrics.share` is another one.
     """
-    y, n = metrics.columns(metrics.totals(hits))
-    error = float(metrics.standard_error((y - y.sum() / n.sum() * n) / n.sum()))
+    clusters = metrics.totals(hits)
+    share = metrics.clustered(clusters, list(clusters))
+    error = float(metrics.standard_error(share.errors))
     return error if error > metrics.NOTHING else None
 
 
@@ -118,7 +119,7 @@ def _config(run: "Run", id: str, result: Result) -> dict[str, object]:
     template = run.config.template
     return {
         "task": id,
-        "dataset_path": _dataset(run).get("name"),
+        "dataset_path": dataset(run).get("name"),
         "dataset_kwargs": {"fingerprint": run.config.dataset},
         "test_split": "query",
         "fewshot_split": "support",
@@ -131,7 +132,7 @@ def _config(run: "Run", id: str, result: Result) -> dict[str, object]:
         "repeats": 1,
         "should_decontaminate": False,
         "metadata": {
-            "version": _version(run),
+            "version": version(run),
             "protocol": run.config.protocol,
             "labels": run.config.labels,
             "control": result.control,
@@ -144,7 +145,7 @@ def _ours(run: "Run", own: Mapping[str, Result]) -> dict[str, object]:
     """Everything that a result of isekai holds, and what all of them rest on."""
     return {
         "tasks": {id: {**plain(one), "in_words": cells.words(one)} for id, one in own.items()},
-        "dataset": {"fingerprint": run.config.dataset, "name": _dataset(run).get("name")},
+        "dataset": {"fingerprint": run.config.dataset, "name": dataset(run).get("name")},
         "seeds": run.config.seeds,
         "template": run.config.template,
         "ranking": run.config.ranking,
@@ -152,12 +153,13 @@ def _ours(run: "Run", own: Mapping[str, Result]) -> dict[str, object]:
     }
 
 
-def _dataset(run: "Run") -> Mapping[str, Any]:
+def dataset(run: "Run") -> Mapping[str, Any]:
+    """What the run tells of its dataset: `fingerprint`, `name`, `path`."""
     found: Mapping[str, Any] = run.told.get("provenance", {}).get("dataset", {})
     return found
 
 
-def _version(run: "Run") -> str | None:
+def version(run: "Run") -> str | None:
     """Of isekai, as the run was made with it."""
     found: str | None = run.told.get("provenance", {}).get("environment", {}).get("isekai")
     return found

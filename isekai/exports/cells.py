@@ -51,7 +51,7 @@ def words(result: Result) -> str:
     """The accuracy with all that it rests on, on one line."""
     asked = sum(result.outcomes.values())
     failed = result.outcomes.get("failed", 0)
-    shown = f"{result.shots_per_class} images a label ({result.n_support_images} in all)"
+    shown = f"images a label: {result.shots_per_class} ({result.n_support_images} in all)"
     accuracy = result.metrics.get("accuracy")
     if accuracy is None:
         return f"all {asked} queries failed; {shown}"
