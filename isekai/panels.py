@@ -3,14 +3,11 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
-
 from isekai import headings
+from isekai.lettering import POINT, SIZE, readable, spread, wide
 from isekai.types import Estimate
 
 if TYPE_CHECKING:
@@ -39,14 +36,13 @@ STYLE: dict[Any, Any] = {
 
 _CEILING = 1.02
 """Where the axis of accuracy ends: a marker at 1 is whole."""
-_POINT = 1 / 72
-_SIZE, _SMALL = 8, 7
-_LINE = 1.28 * _SIZE * _POINT
+_SMALL = 7
+_LINE = 1.28 * SIZE * POINT
 """Height of a line of text."""
 _WIDTH, _HEIGHT = 2.45, 2.15
 """Inches of a panel; it grows where its names need more height."""
 _LEFT, _TOP, _BETWEEN, _BELOW = 0.42, 0.42, 0.3, 0.55
-_REACH = 16 * _POINT
+_REACH = 16 * POINT
 """From a panel's edge to the names of its lines."""
 _NAME = 1.45
 """Width at which a name is broken."""
@@ -95,7 +91,7 @@ def sheet(bands: Sequence[Band], title: str) -> "Figure":
 
     lines = [line for band in bands for line in _lines(band)]
     lefts, width = _columns(lines)
-    width = max(width, _wide(title) + 0.2)
+    width = max(width, wide(title) + 0.2)
     height = _TOP + sum(_head(line) + _tall(line) + _BELOW for line in lines)
     figure = Figure(figsize=(width, height))
     figure.text(0.1 / width, 1 - 0.12 / height, title, va="top", color=FAINT)
@@ -117,7 +113,7 @@ def _columns(lines: Sequence[Band]) -> tuple[list[float], float]:
     lefts, edge = [], _LEFT
     for column in itertools.zip_longest(*(line.panels for line in lines)):
         names = [name for panel in column if panel for name in _names(panel)]
-        widest = max(_wide(text, bold=name.strong) for name in names for text in name.lines)
+        widest = max(wide(text, bold=name.strong) for name in names for text in name.lines)
         lefts.append(edge)
         edge += _WIDTH + _REACH + widest + _BETWEEN
     return lefts, edge
@@ -146,19 +142,8 @@ def _tall(line: Band) -> float:
 
 
 def _title(panel: Panel) -> list[str]:
-    beside = _wide(panel.beside, _SMALL) + 0.15 if panel.beside else 0
-    return headings.broken(panel.title, _WIDTH - beside, partial(_wide, size=9, bold=True))
-
-
-@lru_cache(maxsize=4096)
-def _wide(text: str, size: float = _SIZE, *, bold: bool = False) -> float:
-    """Inches that the text takes."""
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.textpath import text_to_path
-
-    font = FontProperties(family="DejaVu Sans", size=size, weight="bold" if bold else "normal")
-    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
-    return float(width) * _POINT
+    beside = wide(panel.beside, _SMALL) + 0.15 if panel.beside else 0
+    return headings.broken(panel.title, _WIDTH - beside, partial(wide, size=9, bold=True))
 
 
 # ---------------------------------------------------------------- one panel
@@ -175,7 +160,7 @@ def _draw(axes: "Axes", panel: Panel, tall: float, *, first: bool) -> None:
     for name, height in zip(names, heights, strict=True):
         _write(axes, name, height)
     if panel.note:
-        lines = headings.broken(panel.note, _WIDTH - 0.1, partial(_wide, size=_SMALL))
+        lines = headings.broken(panel.note, _WIDTH - 0.1, partial(wide, size=_SMALL))
         place: dict[str, Any] = {"transform": axes.transAxes, "color": FAINT, "fontsize": _SMALL}
         axes.text(0.02, 0.03, "\n".join(lines), **place)
 
@@ -255,9 +240,7 @@ def _names(panel: Panel) -> list[_Name]:
         chance,
         *(
             _Name(
-                lines=tuple(
-                    headings.broken(series.name, _NAME, partial(_wide, bold=series.strong))
-                ),
+                lines=tuple(headings.broken(series.name, _NAME, partial(wide, bold=series.strong))),
                 colour=series.colour,
                 strong=series.strong,
                 x=series.points[-1][0],
@@ -268,25 +251,10 @@ def _names(panel: Panel) -> list[_Name]:
     ]
 
 
-def spread(heights: Sequence[float], sizes: Sequence[float]) -> list[float]:
-    """The heights moved apart as little as can be, so that things of these sizes don't meet.
-
-    In the least squares sense, within 0 and 1 as far as they fit: what may not decrease is each
-    height less the sizes that have to be below it (isotonic regression).
-    """
-    order = sorted(range(len(heights)), key=lambda i: (heights[i], i))
-    steps = [(sizes[a] + sizes[b]) / 2 for a, b in itertools.pairwise(order)]
-    below = np.concatenate([[0.0], np.cumsum(steps)])
-    free = isotonic_regression(np.array([heights[i] for i in order]) - below).x
-    placed = np.clip(free, 0, max(1 - below[-1], 0)) + below
-    found = dict(zip(order, placed.tolist(), strict=True))
-    return [found[i] for i in range(len(heights))]
-
-
 def _write(axes: "Axes", name: _Name, height: float) -> None:
     """A name right of the panel, tied to the end of its line."""
     left, right = axes.get_xlim()
-    edge = right + (right - left) * (_REACH - 3 * _POINT) / _WIDTH
+    edge = right + (right - left) * (_REACH - 3 * POINT) / _WIDTH
     from_line = [right if name.x is None else name.x, right, edge]
     axes.plot(
         from_line,
@@ -302,7 +270,7 @@ def _write(axes: "Axes", name: _Name, height: float) -> None:
         "\n".join(name.lines),
         (1.0, height),
         xycoords=("axes fraction", "data"),
-        xytext=(_REACH / _POINT, 0),
+        xytext=(_REACH / POINT, 0),
         textcoords="offset points",
         va="center",
         color=readable(name.colour),
@@ -310,18 +278,3 @@ def _write(axes: "Axes", name: _Name, height: float) -> None:
         linespacing=1.1,
         annotation_clip=False,
     )
-
-
-def readable(colour: str) -> str:
-    """The colour, darkened until text in it stands out from white by 4.5 to 1 (WCAG 2.2, 1.4.3)."""
-    from matplotlib.colors import to_hex, to_rgb
-
-    rgb = np.array(to_rgb(colour))
-    while 1.05 / (_luminance(rgb) + 0.05) < 4.5:
-        rgb = rgb * 0.97
-    return to_hex(tuple(rgb.tolist()))
-
-
-def _luminance(rgb: NDArray[np.float64]) -> float:
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    return float(linear @ [0.2126, 0.7152, 0.0722])
