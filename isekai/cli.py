@@ -251,12 +251,17 @@ def bench(
     dry_run: Annotated[
         bool, typer.Option(help="Tell what would be asked and what it would take; ask nothing.")
     ] = False,
+    plan: Annotated[
+        float | None,
+        typer.Option(help="Tell how many episodes show a difference of this size; ask nothing."),
+    ] = None,
     force: Annotated[bool, typer.Option(help="Remove what is there, and start over.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
 ) -> None:
     """Measure models on n-shot tasks; run again, it goes on where it stopped."""
     from isekai import bench as step
-    from isekai import plugins, setup
+    from isekai import plugins, setup, work
+    from isekai import preview as ahead
 
     flags = {"blind": blind, "text": text_only, "swap": swapped, "zero": zero_shot}
     named = [*(setup.words(controls) or ()), *(name for name, wanted in flags.items() if wanted)]
@@ -290,9 +295,12 @@ def bench(
         from isekai import demo
 
         asked = replace(asked, data=str(demo.small_dataset()))
+    if plan is not None:
+        typer.echo(ahead.plan(work.prepare(asked), plan))
+        return
     if dry_run:
-        told = step.preview(asked)
-        typer.echo(_json(told) if json_ else step.preview_words(told))
+        told = ahead.preview(work.prepare(asked))
+        typer.echo(_json(told) if json_ else ahead.words(told))
         return
     name = "-".join([*asked.models, *asked.tasks])
     made = step.run(asked, out=out or Path("runs") / re.sub(r"[^\w.-]+", "-", name), force=force)
@@ -327,7 +335,7 @@ def score(
 def compare(
     a: Annotated[Path, typer.Argument(help="The folder of a run.")],
     b: Annotated[
-        Path | None, typer.Argument(help="Another; without it, two models of the first.")
+        Path | None, typer.Argument(help="Another; without it, two models of the first, or a plan.")
     ] = None,
     models: Annotated[
         str | None, typer.Option(help="Which of a's and which of b's: MODEL,MODEL.")
@@ -345,6 +353,12 @@ def compare(
     from isekai import setup
 
     chosen = setup.words([models]) if models else None
+    if b is None and plan is not None and (chosen is None or len(chosen) == 1):
+        from isekai import power
+
+        for one in step.alone(a, plan, model=chosen[0] if chosen else None):
+            typer.echo(f"{one.task}, {one.shots} shots: {power.words(one.plan)}")
+        return
     found = step.run(a, b or a, models=chosen, plan=plan)
     if json_:
         typer.echo(_json(found))
@@ -359,7 +373,15 @@ def report(
         list[str] | None,
         typer.Option(help="md, tex, csv, png, svg, html; also with commas. [the terminal's table]"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where the files go.")] = Path("report"),
+    out: Annotated[
+        Path | None, typer.Option(help="Where the files go. [report, in the one run's folder]")
+    ] = None,
+    data: Annotated[
+        list[str] | None, typer.Option(help="Where the pictures lie now, if elsewhere.")
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Questions shown on the page at most.")
+    ] = None,
 ) -> None:
     """Show runs as a table, as plots, and as one HTML page with every wrong answer."""
     from isekai import reporting as step
@@ -371,7 +393,7 @@ def report(
 
         Console().print(step.table(run))
         return
-    for path in step.run(run, formats=formats, out=out):
+    for path in step.run(run, formats=formats, out=out, data=data or (), most=most):
         typer.echo(path)
 
 
@@ -381,15 +403,37 @@ def export(
     to: Annotated[
         str, typer.Option(help="lm-eval, inspect-log, inspect-task, lmms-task or hub-results.")
     ],
-    model: Annotated[
-        str | None, typer.Option(help="One of the run's models; all without it.")
+    out: Annotated[
+        Path | None, typer.Option(help="Where it goes. [exports/FORMAT, in the run's folder]")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where it goes. [beside the run]")] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Some of the run's models; all without it.")
+    ] = None,
+    control: Annotated[
+        list[str] | None, typer.Option(help="Some of the run's controls; none for the plain ones.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the run's dataset lies now, if elsewhere.")
+    ] = None,
+    images: Annotated[bool, typer.Option(help="Put the pictures into logs.")] = True,
+    hub_dataset: Annotated[
+        str, typer.Option(help="The dataset's id on the Hub, for hub-results.")
+    ] = "",
 ) -> None:
     """Write a run as another tool opens it, or its episodes as a task that another tool runs."""
     from isekai import export as step
 
-    typer.echo(step.run(run, to=to, model=model, out=out))
+    made = step.run(
+        run,
+        to=to,
+        out=out,
+        models=model or (),
+        controls=control or (),
+        data=data,
+        images=images,
+        hub_dataset=hub_dataset,
+    )
+    typer.echo(made)
 
 
 def _json(value: object) -> str:
@@ -407,7 +451,7 @@ def _show(run: Path) -> None:
     from isekai import report, runs
 
     there = runs.read(run)
-    Console(stderr=True).print(report.table(there.results, there.verdicts))
+    Console(stderr=True).print(report.table(there.results, report.verdicts_of(there.told)))
 
 
 @app.command()

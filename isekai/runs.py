@@ -75,12 +75,6 @@ class Run:
     told: Mapping[str, Any]
     """results.json as it was read: its `verdicts`, `usage`, `failures`, `provenance`, ..."""
 
-    @property
-    def verdicts(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-        """Task -> model -> `verdict`, `words` and `tests`; empty without the control `blind`."""
-        found: Mapping[str, Mapping[str, Mapping[str, Any]]] = self.told.get("verdicts", {})
-        return found
-
 
 def refuse_foreign(out: Path) -> None:
     """Never write among files that are not a run's."""

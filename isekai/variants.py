@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from isekai.dataset import Dataset
     from isekai.embeddings import Embeddings
 
-PLAIN = "none"
 SELECT = "select="
 
 Change = Callable[[Episode], Iterator[Episode]]

@@ -5,7 +5,7 @@ two-sided, over clusters, and Holm-corrected for each model and task.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -53,12 +53,15 @@ def verdicts(
     """Task -> model -> verdict, for each task that was asked with the control `blind`."""
     known = {episode.id: episode for episode in episodes}
     cells: dict[tuple[str, str], dict[str, Hits]] = defaultdict(lambda: defaultdict(list))
+    answered: set[tuple[str, str, str]] = set()
     for row in predictions:
         episode = known[row.episode_id]
         shown = row.shots > 0 or episode.control.split("+")[-1] == "zero"
         if shown and row.outcome != "failed":
             hit = (episode.cluster, row.outcome == "correct")
             cells[episode.task, row.model][episode.control].append(hit)
+            if row.answer is not None:
+                answered.add((episode.task, row.model, episode.control))
     way = {episode.task: len(episode.labels) for episode in episodes}
     controls = {(episode.task, episode.control) for episode in episodes}
     return {
@@ -67,7 +70,8 @@ def verdicts(
                 cells[task, model],
                 1 / way[task],
                 labels,
-                _constant(predictions, known, task, model),
+                constant=_constant(predictions, known, task, model),
+                silent={c for t, c in controls if t == task and (t, model, c) not in answered},
             )
             for model in models
             if cells[task, model].get("none")
@@ -91,7 +95,12 @@ def _constant(
 
 
 def judge(
-    asked: Mapping[str, Hits], chance: float, labels: LabelWords, constant: float = 0.0
+    asked: Mapping[str, Hits],
+    chance: float,
+    labels: LabelWords,
+    *,
+    constant: float = 0.0,
+    silent: Collection[str] = (),
 ) -> Verdict:
     """The verdict from the (cluster, correct) of each control; `none` holds the plain episodes.
 
@@ -101,6 +110,8 @@ def judge(
            or wrong more often than chance where the true names are swapped;
     guesses  neither, and plainly so: the interval lies near chance, or a share of `constant` of the
            support sets gets one answer to all queries.
+
+    In the `silent` controls the model says nothing at all: the line tells so.
     """
     tests = _corrected(_tests(asked, chance, labels))
     significant = {
@@ -121,7 +132,7 @@ def judge(
     else:
         sure = plain.high < chance + NEAR_CHANCE or constant >= CONSTANT
         word = "guesses" if sure else "undecided"
-    told = _told(word, asked, tests, chance, labels)
+    told = _told(word, asked, tests, chance, labels, silent)
     if constant >= 0.5:
         told += f"; one answer to all queries behind {round(100 * constant)} % of support sets"
     return Verdict(verdict=word, words=told, tests=tests)
@@ -169,6 +180,7 @@ def _told(
     tests: Sequence[Test],
     chance: float,
     labels: LabelWords,
+    silent: Collection[str],
 ) -> str:
     """The verdict with the few numbers that it hangs on."""
     by_name = {test.about: test.difference for test in tests}
@@ -176,15 +188,16 @@ def _told(
     assert plain is not None
     parts = [f"{share(plain.value)} [{share(plain.low)}, {share(plain.high)}] plain"]
     if blind:
-        parts.append(f"{share(blind.value)} with grey support pictures{_p(by_name[_SUPPORT])}")
+        scored = "no answer" if "blind" in silent else share(blind.value)
+        parts.append(f"{scored} with grey support pictures{_p(by_name[_SUPPORT])}")
     if swap := metrics.share(asked.get("swap", [])):
         parts.append(f"{share(swap.value)} where labels are swapped")
     if labels != "true":
-        for about, what in (
-            (_NAMING[0], "by true names with grey support pictures"),
-            (_TRUE_SWAP, "where true names are swapped"),
+        for about, what, control in (
+            (_NAMING[0], "by true names with grey support pictures", "words=true+blind"),
+            (_TRUE_SWAP, "where true names are swapped", "words=true+swap"),
         ):
-            if about in by_name:
+            if about in by_name and control not in silent:
                 difference = by_name[about]
                 parts.append(f"{share(difference.value + chance)} {what}{_p(difference)}")
     return f"{word}: {', '.join(parts)}; chance {share(chance)}"
