@@ -18,6 +18,9 @@ EXACT = 24
 
 DRAWS = 19_999
 
+LEAST_CLUSTERS = 6
+"""With fewer no p is below .05: of 2^G ways to choose the signs, two are as far from 0 as any."""
+
 
 def difference(a: Hits, b: Hits) -> Difference | None:
     """The share of hits in `a` less that in `b`, both (cluster, hit); None if a side is empty.
