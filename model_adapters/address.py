@@ -2,7 +2,6 @@
 
 import ipaddress
 import os
-import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -23,10 +22,10 @@ class Address:
 
     def quote(self, text: str) -> str:
         """A stranger's words as a piece of one line: nothing of the key, nothing that controls."""
-        if self.key:
-            text = text.replace(self.key, "[key]")
-            text = re.sub(rf"\S*{re.escape(self.key[:6])}\S*", "[key]", text)
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+        words = "".join(c if c.isprintable() else " " for c in text[: 9 * _QUOTED]).split()
+        if self.key:  # servers repeat it, or its beginning
+            words = ["[key]" if self.key[:6] in word else word for word in words]
+        text = " ".join(words)
         return text if len(text) <= _QUOTED else text[: _QUOTED - 3] + "..."
 
 

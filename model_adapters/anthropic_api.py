@@ -12,7 +12,7 @@ from isekai.files import parse
 from isekai.types import Sweep
 from model_adapters import address, line
 from model_adapters.chat import Block, Chat, Style, answer_schema
-from model_adapters.exchange import CONNECT, Reply
+from model_adapters.exchange import CONNECT, Reply, no_text
 from model_adapters.pictures import Picture
 from model_adapters.remote import Count, Counted, Dollars, Limits, Remote, Seconds
 from model_adapters.spending import Tokens
@@ -96,12 +96,14 @@ class Anthropic(Remote):
         told = parse(_Message, reply, "the answer")
         text = "".join(block.text for block in told.content if block.type == "text")
         cut_off = told.stop_reason in ("max_tokens", "model_context_window_exceeded")
+        finish = "length" if cut_off else told.stop_reason
+        thought = any("thinking" in block.type for block in told.content)
         return Reply(
             text=text,
-            finish="length" if cut_off else told.stop_reason,
+            finish=finish,
             tokens=told.usage.tokens if told.usage else None,
             model=told.model,
-            silence="" if text.strip() else _silence(told),
+            silence="" if text.strip() else no_text(finish, thought=thought),
         )
 
 
@@ -167,13 +169,3 @@ class _Message:
     stop_reason: str | None = None
     model: str | None = None
     usage: _Usage | None = None
-
-
-def _silence(message: _Message) -> str:
-    thought = any("thinking" in block.type for block in message.content)
-    if message.stop_reason == "max_tokens":
-        but = " but reasoning" if thought else ""
-        return f"nothing{but} before max_tokens was reached; raise -o max_tokens"
-    if message.stop_reason == "refusal":
-        return "nothing: the model refused"
-    return f"nothing{' but reasoning' if thought else ''} (stop_reason is {message.stop_reason})"

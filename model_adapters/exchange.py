@@ -31,6 +31,18 @@ class Reply:
     """Why there is no text, and what may help."""
 
 
+def no_text(finish: str | None, *, thought: bool) -> str:
+    """Why an answer has no text, and what may help."""
+    but = " but reasoning" if thought else ""
+    if finish == "length":
+        return f"no text{but} before max_tokens was reached; raise -o max_tokens"
+    if finish == "refusal":
+        return "no text: the model refused"
+    if thought:
+        return f"no text{but}, which ended with '{finish}'; switch reasoning off with -o extra=…"
+    return f"no text; it ended with '{finish}'; run the same command to ask again"
+
+
 class Exchange:
     """Sends a body and reads what comes. Raises Again, Refused, or IsekaiError for the whole run.
 

@@ -16,7 +16,7 @@ from isekai.files import parse
 from isekai.types import Sweep
 from model_adapters import address, line
 from model_adapters.chat import Block, Chat, Style, answer_schema
-from model_adapters.exchange import CONNECT, Reply
+from model_adapters.exchange import CONNECT, Reply, no_text
 from model_adapters.pictures import Picture
 from model_adapters.remote import Count, Counted, Dollars, Limits, Remote, Seconds
 from model_adapters.spending import Tokens
@@ -242,9 +242,6 @@ class _Completion:
 
 
 def _silence(message: _Message, finish: str | None) -> str:
-    thought = " but reasoning" if message.reasoning_content or message.reasoning else ""
-    if finish == "length":
-        return f"nothing{thought} before max_tokens was reached; raise -o max_tokens"
     if finish == "content_filter":
-        return "nothing: the server's content filter kept the answer back"
-    return f"nothing{thought} (finish_reason is {finish})"
+        return "no text: the server's content filter kept it back"
+    return no_text(finish, thought=bool(message.reasoning_content or message.reasoning))

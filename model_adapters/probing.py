@@ -25,7 +25,7 @@ class Tried:
 
 
 Try = Callable[[Sweep], Tried]
-"""Asks the first query of a sweep that has one cut."""
+"""Asks the first query of a sweep behind its last cut."""
 
 
 def check(sweep: Sweep, ask: Try, *, model: str) -> bool:
@@ -38,7 +38,7 @@ def check(sweep: Sweep, ask: Try, *, model: str) -> bool:
     if whole.refused:
         raise IsekaiError(_too_much(sweep, ask, whole))
     if whole.cut_off:
-        raise IsekaiError(f"a first request was answered with {whole.cut_off}")
+        raise IsekaiError(f"a first request got {whole.cut_off}")
     fewer = _one_image_fewer(_behind(sweep, sweep.cuts[-1]))
     if fewer is None:
         return True
@@ -55,7 +55,8 @@ def check(sweep: Sweep, ask: Try, *, model: str) -> bool:
 
 
 def _behind(sweep: Sweep, cut: int) -> Sweep:
-    return replace(sweep, cuts=(cut,), support=sweep.support[:cut], queries=sweep.queries[:1])
+    cuts = tuple(end for end in sweep.cuts if end <= cut)
+    return replace(sweep, cuts=cuts, support=sweep.support[:cut], queries=sweep.queries[:1])
 
 
 def _too_much(sweep: Sweep, ask: Try, whole: Tried) -> str:

@@ -182,7 +182,7 @@ class Remote(ABC):
         return Throttle(self._limits.concurrency, rpm=self._limits.rpm, tpm=self._limits.tpm)
 
     def _try(self, sweep: Sweep) -> probing.Tried:
-        request = next(self._chat.requests(sweep, self._where))[0]
+        *_, [request] = self._chat.requests(sweep, self._where)
         try:
             reply, _ = self._open().run(self._ask(request, rank=0))
         except Refused as refused:

@@ -13,11 +13,13 @@ answer, a word is a `Fault` of that kind. By hand: `python -m tests.loopback --p
 
 import argparse
 import base64
+import gzip
 import hashlib
 import json
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import deque
@@ -42,6 +44,7 @@ KNOWN_KINDS = (
     "endless",  # a body that never ends, as fast as it goes
     "truncated",  # half a JSON text, in a body that is whole
     "html",
+    "gzip",  # a good answer, compressed though nobody asked for it
     "no choices",
     "reasoning",  # nothing but reasoning
     "length",  # cut off, with text
@@ -94,7 +97,7 @@ class Asked:
 
     @property
     def images(self) -> list[bytes]:
-        return [image for _, image, _ in _shown(self.body) if image is not None]
+        return [image for image, _ in _shown(self.body) if image is not None]
 
 
 Answer = Callable[[list[tuple[bytes, str]], bytes | None], str]
@@ -135,6 +138,7 @@ class Loopback:
         self.answer = answer or nearest_colours
         self.asked: list[Asked] = []
         self.usage: list[dict[str, int]] = []
+        self.problems: list[BaseException] = []
         self.flying = 0
         self.peak = 0
         """Most requests that were under way at a time."""
@@ -172,6 +176,8 @@ class Loopback:
         with self._lock:
             for connection in self._connections:
                 _break(connection)
+        if self.problems:
+            raise self.problems[0]
 
     # ------------------------------------------------------------ one request
 
@@ -206,11 +212,9 @@ class Loopback:
     def reply(self, request: Asked, fault: Fault | None) -> dict[str, Any]:
         """A whole answer, changed as the fault wants it."""
         kind = fault.kind if fault else ""
-        shown, kept = [], 0
-        for text, image, after in _shown(request.body):
-            kept += image is not None
-            dropped = self.keeps is not None and kept > self.keeps
-            shown.append((text, None if dropped else image, after))
+        shown = _shown(request.body)
+        if self.keeps is not None:
+            shown[self.keeps :] = [(None, text) for _, text in shown[self.keeps :]]
         said = self._say(request.body, shown)
         usage = self._count(request.body, said)
         model = "another-model" if kind == "wrong model" else self.model
@@ -219,11 +223,11 @@ class Loopback:
         shape = _anthropic if request.path.endswith("/messages") else _openai
         return shape(kind, said, usage, model)
 
-    def _say(self, body: dict[str, Any], shown: list[tuple[str, bytes | None, str]]) -> str:
+    def _say(self, body: dict[str, Any], shown: list[tuple[bytes | None, str]]) -> str:
         if not shown:
             return "I see nothing."
-        *support, (_, query, _) = shown
-        said = self.answer([(image, after) for _, image, after in support if image], query)
+        *support, (query, _) = shown
+        said = self.answer([(image, text) for image, text in support if image], query)
         choices = _choices(body)
         if choices is None:
             return said
@@ -346,22 +350,20 @@ def _blocks(body: dict[str, Any]) -> Iterator[tuple[str, str, str, bool]]:
                 yield message["role"], "image", source["data"], mark
 
 
-def _shown(body: dict[str, Any]) -> list[tuple[str, bytes | None, str]]:
-    """Every picture with the text before it and what is said right after it, the query's last.
+def _shown(body: dict[str, Any]) -> list[tuple[bytes | None, str]]:
+    """Every picture with what is said of it, the query's last.
 
-    In a chat that is the assistant's answer, in a single message the text behind the picture.
+    In a chat that is the assistant's answer, in a single message all text up to the next picture.
     """
-    found: list[list[Any]] = []
-    before, open_ended = "", False
+    found: list[tuple[bytes | None, list[str]]] = []
     for role, kind, content, _ in _blocks(body):
         if kind == "image":
-            found.append([before, base64.b64decode(content, validate=True), ""])
-            open_ended = True
-        elif (role == "assistant" and found) or open_ended:
-            found[-1][2] = content
-            open_ended = False
-        before = content if kind == "text" else ""
-    return [(text, image, after) for text, image, after in found]
+            found.append((base64.b64decode(content, validate=True), []))
+        elif found and role == "assistant":
+            found[-1][1][:] = [content]
+        elif found:
+            found[-1][1].append(content)
+    return [(image, "\n".join(texts)) for image, texts in found]
 
 
 def _choices(body: dict[str, Any]) -> list[str] | None:
@@ -406,7 +408,10 @@ class _Server(ThreadingHTTPServer):
     loopback: Loopback
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no news."""
+        """A client that went away is no news; whatever else goes wrong here is told at the end."""
+        problem = sys.exc_info()[1]
+        if problem and not isinstance(problem, OSError):
+            self.loopback.problems.append(problem)
 
 
 class _Requests(BaseHTTPRequestHandler):
@@ -441,9 +446,10 @@ class _Requests(BaseHTTPRequestHandler):
         )
         fault = loopback.take(request)
         try:
-            if loopback.delay:
-                loopback.pause(loopback.delay)
-            self._respond(loopback, request, fault)
+            if loopback.delay and not loopback.pause(loopback.delay):
+                self._reset()  # the server stops: what is under way is lost
+            else:
+                self._respond(loopback, request, fault)
         finally:
             loopback.done()
 
@@ -459,7 +465,7 @@ class _Requests(BaseHTTPRequestHandler):
             loopback.pause(fault.seconds)
             return self._reset()
         if fault and kind == "error in 200":
-            error = {"error": {"message": fault.message, "code": int(fault.code)}}
+            error = {"error": {"message": fault.message, "code": int(fault.code or 0)}}
             return self._send(200, json.dumps(error).encode())
         if kind == "html":
             page = b"<!doctype html><html><body><h1>Welcome!</h1></body></html>"
@@ -471,6 +477,8 @@ class _Requests(BaseHTTPRequestHandler):
         body = json.dumps(loopback.reply(request, fault)).encode()
         if kind == "truncated":
             return self._send(200, body[: len(body) // 2])
+        if kind == "gzip":
+            return self._send(200, gzip.compress(body), (("Content-Encoding", "gzip"),))
         if fault and kind == "stall in body":
             self._send(200, body, written=len(body) // 2)
             loopback.pause(fault.seconds)

@@ -5,6 +5,7 @@ A new adapter is in as soon as it is installed; one that needs options to be bui
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,18 @@ import pytest
 from isekai import files, plugins
 from isekai.files import plain
 from isekai.images import encode
-from isekai.protocols import ModelAdapter
+from isekai.protocols import (
+    Closing,
+    Concurrent,
+    Foretelling,
+    ModelAdapter,
+    Probing,
+    Telling,
+)
 from isekai.scoring import malformed, outcome
 from isekai.types import EncodedImage, Response, Sweep, Turn
 from tests.conftest import picture
+from tests.loopback import serve
 
 PLUGIN = Path(__file__).parent.parent / "data" / "colours"
 CUTS = (0, 2, 4, 8)
@@ -45,8 +54,14 @@ SWEEP = Sweep(
 )
 
 
+@pytest.fixture(scope="module")
+def server():
+    with serve() as running:
+        yield running
+
+
 @pytest.fixture(params=plugins.names("adapters"))
-def build(request, tmp_path, monkeypatch):
+def build(request, server, tmp_path, monkeypatch):
     """Builds the adapter anew at every call."""
     monkeypatch.syspath_prepend(PLUGIN)
     answers = tmp_path / "answers.jsonl"
@@ -64,13 +79,17 @@ def build(request, tmp_path, monkeypatch):
         "prototype": embedded,
         "knn": embedded,
         "logreg": embedded,
+        "planted": {"strategy": "binder"},
+        "openai": {"model": "tiny", "base_url": server.url, "cache": tmp_path / "openai"},
+        "anthropic": {"model": "tiny", "base_url": server.root, "cache": False},
     }
     name = request.param
     return lambda: plugins.build("adapters", name, options.get(name))
 
 
 def responses(adapter: ModelAdapter, sweep: Sweep = SWEEP) -> list[Response]:
-    return list(adapter.respond(sweep))
+    """What it says, without what that took: a second time may be cheaper."""
+    return [replace(response, usage=None) for response in adapter.respond(sweep)]
 
 
 def test_it_says_what_it_is_and_explains_itself(build):
@@ -107,3 +126,31 @@ def test_it_says_the_same_again_also_after_another_episode(build):
     first = responses(adapter)
     responses(adapter, replace(SWEEP, support=SWEEP.support[::-1], queries=SWEEP.queries[::-1]))
     assert responses(adapter) == first == responses(build())
+
+
+def test_what_it_took_is_told_in_numbers_that_can_be_added_up(build):
+    for response in build().respond(SWEEP):
+        assert all(math.isfinite(value) and value >= 0 for value in (response.usage or {}).values())
+
+
+def test_it_answers_each_of_several_sweeps_as_if_it_were_alone(build):
+    adapter = build()
+    sweeps = adapter.sweeps if isinstance(adapter, Concurrent) else 1
+    other = replace(SWEEP, support=SWEEP.support[::-1], queries=SWEEP.queries[::-1])
+    with ThreadPoolExecutor(sweeps) as pool:
+        both = list(pool.map(lambda sweep: responses(adapter, sweep), (SWEEP, other)))
+    assert both == [responses(build(), SWEEP), responses(build(), other)]
+
+
+def test_what_it_does_beside_answering_changes_no_answer(build):
+    adapter, expected = build(), responses(build())
+    if isinstance(adapter, Probing):
+        adapter.probe(SWEEP)
+    if isinstance(adapter, Foretelling):
+        assert all(value >= 0 for value in adapter.foretell(SWEEP).values())
+    if isinstance(adapter, Telling):
+        assert "\n" not in adapter.status()
+    assert responses(adapter) == expected
+    if isinstance(adapter, Closing):
+        adapter.close()
+        assert responses(adapter) == expected
