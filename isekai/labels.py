@@ -89,7 +89,11 @@ def fantasy(count: int, avoid: Iterable[str], rng: np.random.Generator) -> tuple
 
 def alike(a: str, b: str) -> bool:
     """True for words that could be taken for each other: few edits apart, or one in the other."""
-    near = abs(len(a) - len(b)) < APART and _edits(a, b) < APART
+    near = (  # a letter that the other lacks is an edit at least: quicker to see than all edits
+        abs(len(a) - len(b)) < APART
+        and max(len({*a} - {*b}), len({*b} - {*a})) < APART
+        and _edits(a, b) < APART
+    )
     short, long = sorted((a, b), key=len)
     return near or (len(short) > 2 and short in long)
 

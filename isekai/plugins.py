@@ -62,7 +62,9 @@ def build(seam: Seam, spec: str, options: Mapping[str, object] | None = None) ->
             raise PluginError(f"{what} takes nothing after the colon, given '{argument}'")
         first = next(iter(parameters))
         if first in options:
-            raise PluginError(f"{what}: '{first}' is given twice, after the colon and with -o")
+            raise PluginError(
+                f"{what}: '{first}' is given twice, after the colon and with {_how(seam, first)}"
+            )
         options[first] = argument
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in options:
@@ -72,11 +74,16 @@ def build(seam: Seam, spec: str, options: Mapping[str, object] | None = None) ->
         if parameter.default is parameter.empty and key not in options:
             if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
                 continue
-            raise PluginError(f"{what} needs the option '{key}': give it with -o {key}=…")
+            raise PluginError(f"{what} needs the option '{key}': give it with {_how(seam, key)}")
     try:
         return _validated(factory, options, what)
     except ModuleNotFoundError as error:
         raise missing(error, what) from error
+
+
+def _how(seam: Seam, key: str) -> str:
+    """How an option is given: readers have theirs in the text that names them."""
+    return f"?{key}=…" if seam == "readers" else f"-o {key}=…"
 
 
 def missing(error: ModuleNotFoundError, what: str) -> IsekaiError:
