@@ -10,7 +10,6 @@ from isekai.comparison import Cell, Comparison, Curves, Planned, Versus, markdow
 from isekai.curve import MARGIN
 from isekai.headings import PLAIN
 from isekai.pairing import Block
-from isekai.power import Plan
 from isekai.runs import Run
 from isekai.types import Episode
 
@@ -28,6 +27,11 @@ class _Answers:
     hits: dict[Question, tuple[str, bool]] = field(default_factory=dict)
     """(cluster, correct) where the question did not fail."""
     abstained: set[Question] = field(default_factory=set)
+
+    @property
+    def right(self) -> Mapping[Question, float]:
+        """1 for each question that was answered correctly, 0 for the others that did not fail."""
+        return {question: float(hit) for question, (_, hit) in self.hits.items()}
 
 
 def run(
@@ -61,13 +65,11 @@ def alone(folder: Path, difference: float, *, model: str | None = None) -> tuple
     answers = _answers(run, pairing.chosen(run, model))
     found = []
     for task in dict.fromkeys(episode.task for episode in run.episodes):
-        plans = []
-        for (block, shots), one in sorted(answers.items()):
-            if block == (task, PLAIN) and one.hits:
-                chance = {q: 1 / len(episode.labels) for q, episode in one.asked.items()}
-                values = {q: hit - chance[q] for q, (_, hit) in one.hits.items()}
-                plans.append((shots, _plan(difference, values, one.asked, run)))
-        found += _hardest(task, plans)
+        levels = {}
+        for ((name, control), shots), said in answers.items():
+            if (name, control) == (task, PLAIN):
+                levels[shots] = _rows(said, {q: 1 / len(e.labels) for q, e in said.asked.items()})
+        found += _planned(task, levels, difference, run)
     return tuple(found)
 
 
@@ -91,12 +93,8 @@ def _versus(
         cells += _cells(block, levels, both)
         curves += _curves(block, levels, both, margin)
         if difference is not None and block[1] == PLAIN:
-            planned = [
-                (shots, _plan(difference, _values(*sides), sides[0].asked, a))
-                for shots, sides in zip(levels, both, strict=True)
-                if _values(*sides)
-            ]
-            plans += _hardest(block[0], planned)
+            rows = {shots: _rows(left[block, shots], right[block, shots].right) for shots in levels}
+            plans += _planned(block[0], rows, difference, a)
     return Versus(
         model_a=pair[0],
         model_b=pair[1],
@@ -197,35 +195,29 @@ def _notes(
 # ---------------------------------------------------------------- the plan
 
 
-def _values(a: _Answers, b: _Answers) -> Mapping[Question, float]:
-    return {
-        question: float(hit) - b.hits[question][1]
-        for question, (_, hit) in a.hits.items()
-        if question in b.hits
-    }
+def _rows(answers: _Answers, less: Mapping[Question, float]) -> list[tuple[str, object, float]]:
+    """(cluster, episode, difference) of every question that both sides have.
+
+    An episode is known by its seed: the published protocol makes one of each query of it.
+    """
+    return [
+        (cluster, answers.asked[question].seed, hit - less[question])
+        for question, (cluster, hit) in answers.hits.items()
+        if question in less
+    ]
 
 
-def _plan(
-    difference: float, values: Mapping[Question, float], asked: Mapping[Question, Episode], run: Run
-) -> Plan:
-    """An episode is known by its seed: the published protocol has one for each query of it."""
-    spread = power.measured(
-        (asked[question].cluster, asked[question].seed, value) for question, value in values.items()
-    )
+def _planned(
+    task: str,
+    levels: Mapping[int, Sequence[tuple[str, object, float]]],
+    difference: float,
+    run: Run,
+) -> list[Planned]:
+    """One, or none where nothing was answered. Shot counts of at least 1 go before 0 shots."""
+    told = {shots: rows for shots, rows in levels.items() if rows}
+    if not told:
+        return []
+    spread = power.measured([rows for shots, rows in told.items() if shots or len(told) == 1])
     whole = run.config.episodes * len(run.config.seeds)
     units = 1 if run.config.limit else max(1, round(spread.episodes / whole))
-    return power.plan(difference, spread, units=units)
-
-
-def _hardest(task: str, plans: Sequence[tuple[int, Plan]]) -> list[Planned]:
-    """The one of the shot counts that takes most, if there is any."""
-
-    def takes(planned: tuple[int, Plan]) -> tuple[float, ...]:
-        plan = planned[1]
-        never = float("inf")
-        return (plan.clusters or (0 if plan.episodes else never), plan.episodes or never)
-
-    if not plans:
-        return []
-    shots, plan = max(plans, key=takes)
-    return [Planned(task=task, shots=shots, plan=plan)]
+    return [Planned(task=task, plan=power.plan(difference, spread, units=units))]

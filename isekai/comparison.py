@@ -51,10 +51,9 @@ class Curves:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Planned:
-    """What a difference takes at the shot count where it takes most."""
+    """What a difference takes on a task, at any one of its shot counts."""
 
     task: str
-    shots: int
     plan: Plan
 
 
@@ -151,10 +150,7 @@ def _sides(comparison: Comparison, versus: Versus) -> list[str]:
 
 
 def _planned(versus: Versus) -> list[str]:
-    return [
-        f"{planned.task} at {planned.shots} shots: {power.words(planned.plan)}"
-        for planned in versus.plans
-    ]
+    return [f"{planned.task}: {power.words(planned.plan)}" for planned in versus.plans]
 
 
 def _estimate(estimate: Estimate) -> str:

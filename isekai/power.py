@@ -120,42 +120,49 @@ def _first(enough: Callable[[int], bool]) -> int | None:
 # ---------------------------------------------------------------- how much differences vary
 
 
-def measured(rows: Iterable[tuple[str, object, float]]) -> Spread:
-    """The spread in a pilot run: (cluster, episode, difference) of every answer.
+def measured(levels: Sequence[Iterable[tuple[str, object, float]]]) -> Spread:
+    """The spread in a pilot run: (cluster, episode, difference) of every answer, by shot count.
 
     The difference is hit less chance for one run, or hit less hit for two: each episode's mean is
     one observation, whatever its queries. Variances are the one-way analysis of variance's
     estimates for unequal numbers (Searle, Casella and McCulloch, Variance Components, 1992, chapter
-    3), cut off at 0. Where no cluster has a second episode nothing tells the parts from each other:
-    then all variance counts as one between clusters, which no episode makes smaller. DataError for
-    fewer than two clusters.
+    3), averaged over shot counts and then cut off at 0. They are rough where clusters are few.
+    Where no cluster has a second episode nothing tells the two from each other: then all variance
+    counts as one between clusters, which no episode makes smaller. DataError for fewer than two
+    clusters.
     """
-    answers: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for cluster, episode, value in rows:
-        answers[cluster][episode].append(value)
-    clusters = [
-        np.array([np.mean(of) for of in episodes.values()]) for episodes in answers.values()
-    ]
-    if len(clusters) < 2:
+    grouped = [list(_means(rows).values()) for rows in levels]
+    fewest = min((len(clusters) for clusters in grouped), default=0)
+    if fewest < 2:
         raise DataError(
-            f"{len(clusters)} cluster to plan from; at least 2 are needed: bench a dataset with "
-            "more groups"
+            f"{fewest} cluster to plan from; 2 are the least: bench a dataset with more groups"
         )
-    between, within = _components(clusters)
-    counts = np.array([len(own) for own in clusters])
-    told = f"estimated from {counts.sum()} episodes of {len(clusters)} clusters"
+    between, within = np.mean([_components(clusters) for clusters in grouped], axis=0)
+    counts = np.array([len(own) for own in max(grouped, key=len)])
+    told = f"a rough estimate from {counts.sum()} episodes of {len(counts)} clusters"
+    if len(grouped) > 1:
+        told += f" at {len(grouped)} shot counts"
     if counts.max() == 1:
         told += " (one episode each, so all of it counts as between clusters)"
     return Spread(
-        between=between,
-        within=within,
-        clusters=len(clusters),
+        between=max(0.0, float(between)),
+        within=float(within),
+        clusters=len(counts),
         episodes=round(float(counts.mean())),
         source=told,
     )
 
 
+def _means(rows: Iterable[tuple[str, object, float]]) -> dict[str, Floats]:
+    """Cluster -> the mean of each of its episodes."""
+    answers: dict[str, dict[object, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for cluster, episode, value in rows:
+        answers[cluster][episode].append(value)
+    return {name: np.array([np.mean(of) for of in own.values()]) for name, own in answers.items()}
+
+
 def _components(clusters: Sequence[Floats]) -> tuple[float, float]:
+    """Variances between clusters, which may come out below 0, and within."""
     counts = np.array([len(own) for own in clusters])
     means = np.array([own.mean() for own in clusters])
     total, groups = counts.sum(), len(clusters)
@@ -165,7 +172,7 @@ def _components(clusters: Sequence[Floats]) -> tuple[float, float]:
         return above, 0.0
     within = sum(float(((own - own.mean()) ** 2).sum()) for own in clusters) / (total - groups)
     typical = (total - (counts**2).sum() / total) / (groups - 1)
-    return max(0.0, (above - within) / typical), float(within)
+    return (above - within) / typical, float(within)
 
 
 def assumed(clusters: int, episodes: int, *, runs: int = 2, correlation: float = 0.1) -> Spread:

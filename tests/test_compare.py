@@ -328,7 +328,7 @@ def test_what_else_the_runs_differ_in_is_told(tmp_path, folders):
 # ---------------------------------------------------------------- the plan
 
 
-def test_a_plan_is_made_for_the_shot_count_that_takes_most(folders):
+def test_a_plan_is_made_for_each_task(folders):
     (planned,) = compare.run(*folders, plan=0.2).versus[0].plans
     assert planned.task == "twin"
     assert planned.plan.spread.clusters == GROUPS
@@ -344,12 +344,15 @@ def test_a_run_alone_is_planned_for_against_chance(tmp_path, folders):
     (planned,) = compare.alone(folders[1], 0.2)
     run = runs.read(folders[1])
     known = {episode.id: episode for episode in run.episodes}
-    rows = [
-        (known[row.episode_id].cluster, row.episode_id, (row.outcome == "correct") - 0.5)
-        for row in run.predictions
-        if row.shots == planned.shots
+    levels = [
+        [
+            (known[row.episode_id].cluster, row.episode_id, (row.outcome == "correct") - 0.5)
+            for row in run.predictions
+            if row.shots == shots
+        ]
+        for shots in SHOTS[1:]
     ]
-    assert planned.plan == power.plan(0.2, power.measured(rows))
+    assert planned.plan == power.plan(0.2, power.measured(levels))
     certain = one_model(tmp_path / "c", "sure", 1.0)
     assert compare.alone(certain, 0.2)[0].plan.episodes == 1
 

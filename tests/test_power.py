@@ -67,7 +67,7 @@ def test_right_and_wrong_answers_reach_what_their_pilot_promised():
 
     pilot = answers(3_000, 3)
     rows = [(str(g), e, value) for (g, e, _), value in np.ndenumerate(pilot)]
-    spread = replace(power.measured(rows), clusters=10)
+    spread = replace(power.measured([rows]), clusters=10)
     plan = power.plan(0.12, spread)
     sums = [answers(10, plan.episodes).sum((1, 2)) for _ in range(1_500)]
     reached = np.mean([paired.sign_flips(row / (80 * plan.episodes)) < 0.05 for row in sums])
@@ -127,7 +127,7 @@ def test_planted_variances_are_found_also_with_unequal_numbers(counts):
         for g, count in enumerate(np.resize(counts, 24)):
             level = rng.normal(0, 0.3)
             rows += [(str(g), e, level + rng.normal(0, 0.5)) for e in range(count)]
-        spread = power.measured(rows)
+        spread = power.measured([rows])
         found.append((spread.between, spread.within))
     assert np.mean(found, axis=0) == pytest.approx((0.09, 0.25), rel=0.05)
     assert spread.clusters == 24
@@ -136,19 +136,31 @@ def test_planted_variances_are_found_also_with_unequal_numbers(counts):
 
 def test_an_episode_is_one_observation_whatever_its_queries():
     rows = [("a", 1, 1.0), ("a", 2, 0.0), ("b", 3, 0.5), ("b", 4, 0.25)]
-    assert power.measured(rows) == power.measured(rows * 5)
-    assert power.measured(rows).within == pytest.approx((0.5 + 0.03125) / 2)
+    assert power.measured([rows]) == power.measured([rows * 5])
+    assert power.measured([rows]).within == pytest.approx((0.5 + 0.03125) / 2)
 
 
 def test_one_episode_a_cluster_cannot_tell_the_parts_apart_and_says_so():
-    spread = power.measured([("a", 1, 0.2), ("b", 2, 0.4), ("b", 2, 0.6)])
+    spread = power.measured([[("a", 1, 0.2), ("b", 2, 0.4), ("b", 2, 0.6)]])
     assert (spread.between, spread.within) == (pytest.approx(0.045), 0)
     assert "one episode each" in spread.source
 
 
 def test_one_cluster_is_no_pilot():
     with pytest.raises(DataError, match="1 cluster to plan from"):
-        power.measured([("a", 1, 0.5), ("a", 2, 0.5)])
+        power.measured([[("a", 1, 0.5), ("a", 2, 0.5)]])
+    with pytest.raises(DataError, match="0 cluster"):
+        power.measured([])
+
+
+def test_shot_counts_are_averaged_before_anything_is_cut_off():
+    apart = [("a", 1, 0.0), ("a", 2, 0.2), ("b", 3, 0.8), ("b", 4, 1.0)]
+    alike = [("a", 1, 0.0), ("a", 2, 1.0), ("b", 3, 0.0), ("b", 4, 1.0)]
+    (b1, w1), (b2, w2) = (0.32 - 0.01, 0.02), (-0.25, 0.5)
+    both = power.measured([apart, alike])
+    assert (both.between, both.within) == pytest.approx(((b1 + b2) / 2, (w1 + w2) / 2))
+    assert power.measured([alike]).between == 0
+    assert both.source.endswith("4 episodes of 2 clusters at 2 shot counts")
 
 
 def test_the_assumed_spread_is_that_of_coins_tossed_for_whole_episodes():
