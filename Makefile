@@ -22,6 +22,7 @@ check: $(VENV)/.test ## lint, formatting and types: what CI runs besides the tes
 bench: $(VENV)/.test ## measure speed, memory and crash safety: see benchmarks/README.md
 	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/kill.py
+	$(BIN)/python -m benchmarks.harness
 
 clean:           ## remove what the targets made, the environment too
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo

@@ -1,6 +1,6 @@
 """Measures what the harness costs beyond the model: time a prediction, and memory.
 
-    python benchmarks/harness.py [--predictions 10000] [--latency 0.02]
+    python -m benchmarks.harness [--predictions 10000] [--latency 0.02]
 
 1. `isekai bench` with an oracle that answers at once: whatever time it takes is the harness's.
 2. The same against a chat server on this machine that answers after `--latency` seconds, beside the
