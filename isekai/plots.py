@@ -30,6 +30,7 @@ _OF_CONTROL = {
 _OTHERS = tuple(colour for colour in COLOURS if colour != "#000000")
 
 _TITLE = "Accuracy by support images a label, with 95 % intervals over clusters"
+_CONTROLS = f"{_TITLE}: plain and under controls"
 _SELECT = "select="
 
 
@@ -54,7 +55,12 @@ def controls(results: Sequence[Result]) -> Mapping[str, bytes]:
     three rates (plain is 0); then the strategies of support selection.
     """
     bands = list(_controls(results))
-    return _saved(bands, f"{_TITLE}: plain and under controls") if bands else {}
+    return _saved(bands, _CONTROLS) if bands else {}
+
+
+def draw_controls(results: Sequence[Result]) -> Figure:
+    """The figure of `controls`, which some control has to be in."""
+    return _figure(list(_controls(results)), _CONTROLS)
 
 
 def place(shots: int) -> float:

@@ -57,7 +57,9 @@ def latex(
 def _tex(text: str) -> str:
     """Text that LaTeX shows as it is, wherever it stands."""
     plain = headings.line(text)
-    marked = "".join(_LATEX.get(character, character) for character in plain.replace("--", "-\0-"))
+    marked = "".join(
+        _LATEX.get(character, character) for character in re.sub("-(?=-)", "-\0", plain)
+    )
     shown = marked.replace("\0", "{}")  # no dash is made of two hyphens
     return f"{{{shown[0]}}}{shown[1:]}" if shown[:1] in ("[", "*") else shown  # `\\` reads these
 

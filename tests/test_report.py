@@ -2,11 +2,13 @@
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
-from isekai import metrics, report
+from isekai import headings, metrics, report
+from isekai.errors import DataError
 from isekai.types import Outcome, Result
 
 
@@ -91,3 +93,136 @@ def test_the_terminal_shows_the_same_cells_within_80_columns():
         assert all(words in shown for words in report.cell(one))
     assert "n (clusters) 38–40 (4), chance .50" in shown
     assert "n (clusters) 39 (4), chance .33" in shown
+
+
+# ---------------------------------------------------------------- controls
+
+
+def control(name: str, base: Result | None = None, **changes) -> Result:
+    return replace(base or result(correct=20, wrong=20), control=name, **changes)
+
+
+FLIPS = metrics.share([("0", True), *[("1", False)] * 3])
+
+CONTROLLED = [
+    result(shots=1, correct=31, wrong=9),
+    result(shots=2, correct=35, wrong=5),
+    control("blind", result(shots=1, correct=20, wrong=20)),
+    control("blind", result(shots=2, correct=21, wrong=19)),
+    control("words=true+swap", result(shots=1, correct=5, wrong=35)),
+    control("zero", result(shots=0, correct=19, wrong=21)),
+    result(model="[b]other", shots=1, correct=20, wrong=20),
+    control("blind", result(model="[b]other", shots=1, correct=20, wrong=20)),
+]
+VERDICTS = {
+    "twin": {
+        "knn": {"verdict": "binds", "words": "binds: .78 [.7, .9] plain; chance .50", "tests": []},
+        "[b]other": {"verdict": "guesses", "words": "guesses: .50 plain", "tests": []},
+    }
+}
+
+
+def test_controls_stand_below_the_plain_row_of_their_model_and_are_explained_once():
+    lines = report.markdown(CONTROLLED, VERDICTS).splitlines()
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
+    cells = [[cell.strip() for cell in row] for row in rows]
+    assert cells[0][:4] == ["task", "model", "control", "0 (0)"]
+    assert [row[:3] for row in cells[2:]] == [
+        ["twin", "knn", "plain"],
+        ["", "", "`blind`"],
+        ["", "", "`words=true+swap`"],
+        ["", "", "`zero`"],
+        ["twin", r"\[b\]other", "plain"],
+        ["", "", "`blind`"],
+    ]
+    assert cells[2][3] == ""
+    assert cells[5][3].startswith(".47 [")
+    assert cells[5][4:] == ["", "", "40 (4)"]
+    text = "\n".join(lines)
+    assert text.count("- `blind`: support pictures grey") == 1
+    assert "- `words=true+swap`: the true names; labels swapped" in text
+    assert r"- **knn** (twin) binds: .78 \[.7, .9\] plain; chance .50" in text
+
+
+def test_a_control_without_plain_episodes_still_says_whose_it_is():
+    results = [control("blind", result(model="m", correct=1))]
+    plain, blind = report.rows(results)
+    assert (plain.heading, plain.results, blind.heading) == ("m", {}, "blind")
+    assert "| twin | m | plain |" in report.markdown(
+        [control("blind", result(model="m", correct=1))]
+    )
+
+
+def test_orders_show_their_spread_and_what_flips():
+    shown = control("order=3", result(correct=30, wrong=10), spread=0.0312)
+    shown = replace(shown, metrics={**shown.metrics, "flips": FLIPS})
+    assert report.cell(shown)[2:] == ("sd .03", "25 % flip")
+    none = metrics.share([("0", False), ("1", False)])
+    shown = replace(shown, metrics={**shown.metrics, "flips": none})
+    assert report.cell(shown)[3] == "0 % flip"
+    assert "sd is the standard deviation" in report.markdown([shown])
+
+
+def test_the_released_metric_has_a_row_of_its_own_under_its_own_name():
+    strict = result(shots=1, correct=20, wrong=20)
+    released = metrics.share([("0", True), ("1", True), ("2", False)])
+    both = replace(strict, metrics={**strict.metrics, "accuracy_lcl": released})
+    accuracy, lcl = report.rows([both])
+    assert accuracy.cell(1)[0] == ".50"
+    assert lcl.cell(1)[0] == ".67"
+    assert lcl.heading == report.RELEASED
+    assert lcl.behind == "3 (3)"
+    text = report.markdown([both])
+    assert f"| {report.RELEASED} |" in text
+    assert "arXiv:2308.07891" in text
+
+
+def shown(results, verdicts=None, width: int = 80) -> str:
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(report.table(results, verdicts))
+    return console.file.getvalue()
+
+
+def test_the_terminal_has_controls_and_verdicts_and_no_markup_of_strangers():
+    text = shown(CONTROLLED, VERDICTS)
+    assert max(map(len, text.splitlines())) <= 80
+    lines = [line.rstrip() for line in text.splitlines()]
+    names = [re.match(r" {0,2}(\S*)", line)[1] for line in lines]
+    assert names.index("knn") < names.index("blind") < names.index("words=true+swap")
+    assert "[b]other" in text
+    assert "  .78 [.7, .9] plain; chance .50" in lines
+    assert "knn (twin) binds" in lines
+    assert any(re.fullmatch(r"blind +support pictures grey", line) for line in lines)
+
+
+@pytest.mark.parametrize("count", [1, 5, 9, 17])
+def test_many_shot_counts_and_long_names_stay_within_80_columns_and_lose_nothing(count):
+    long = "openai:org/some-long-model-name-of-2026"
+    results = [
+        control(name, result(model=long, shots=k, correct=20, wrong=10, abstain=10, failed=4))
+        for name in ("none", "words=true+blind", "select=prototype")
+        for k in range(count)
+    ]
+    text = shown(results)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for k in range(count):
+        assert f"{k} ({2 * k})" in text
+    assert text.count(report.cell(results[0])[1]) == len(results)
+    for piece in headings.broken(long, 15 if count > 1 else 60):
+        assert any(line.startswith(piece) for line in text.splitlines())
+
+
+def test_an_escape_sequence_in_a_name_does_not_reach_the_terminal():
+    text = shown(
+        [result(model="a\x1b[31mb\u202e", correct=1)], {"twin": {"\x1bm": {"words": "\x1b"}}}
+    )
+    assert "\x1b" not in text
+    assert "\u202e" not in text
+
+
+def test_verdicts_are_read_from_results_json_or_are_none():
+    assert report.verdicts_of({"verdicts": VERDICTS}) == VERDICTS
+    assert report.verdicts_of({}) == {}
+    with pytest.raises(DataError, match="verdicts"):
+        report.verdicts_of({"verdicts": {"twin": 3}})
