@@ -189,7 +189,7 @@ def _notes(
         abstained = sum(len(side[level].abstained) for level in levels)
         if abstained:
             asked = sum(len(side[level].asked) for level in levels)
-            yield f"{letter} abstained from {abstained} of {asked} questions; that is not correct."
+            yield f"{letter} abstained from {abstained} of {asked} questions: not correct."
 
 
 # ---------------------------------------------------------------- the plan

@@ -86,8 +86,9 @@ HEADER = ("shots", "a", "b", "a - b", "p", "p Holm")
 
 EXPLAINED = (
     "a - b is paired over clusters, with its 95 % interval; p is the two-sided sign-flip test over "
-    "clusters, and p Holm holds for all shots of a task and control together. area is the mean "
-    "height of a curve over doublings of the shots."
+    "clusters, and p Holm holds for all shots of a task and control together. Where all clusters "
+    "agree, intervals are as wide as for one answer a cluster. area is the mean height of a curve "
+    "over doublings of the shots."
 )
 
 Row = tuple[str, str, str, str, str, str]

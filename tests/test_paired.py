@@ -170,7 +170,7 @@ def test_models_that_are_alike_are_told_apart_in_5_of_100_runs_at_most(
     clusters, least, most, sizes, right, correlation
 ):
     n = np.resize(sizes, clusters)
-    a, b = (beta_binomial(right, correlation, n, 4_000, seed) for seed in (1, 2))
+    a, b = (beta_binomial(right, correlation, n, 3_000, seed) for seed in (1, 2))
     ps = np.array([paired.sign_flips(parts) for parts in (a - b) / n.sum()])
     assert least <= np.mean(ps < 0.05) <= most
     assert all(np.mean(ps <= level) <= level + 0.015 for level in (0.1, 0.25, 0.5))
@@ -191,7 +191,7 @@ def test_at_ten_clusters_it_sees_nearly_all_that_the_t_test_sees():
 )
 def test_ten_clusters_cover_the_difference_in_93_to_98_of_100_runs(sizes, a, b, correlation):
     n = np.resize(sizes, 10)
-    runs, covered = 4_000, Counter()
+    runs, covered = 2_000, Counter()
     y, z = (beta_binomial(p, correlation, n, runs, seed) for p, seed in ((a, 1), (b, 2)))
     for there, here in zip(y, z, strict=True):
         found = paired.measured([(1.0, *(clustered_share(hits, n) for hits in (there, here)))])
