@@ -51,6 +51,10 @@ def resolve(base_url: str, api_key_env: str, *, usual: str, variable: str) -> Ad
             f"{url} needs a key: put it into ${name}, or name another environment variable with "
             "-o api_key_env=…"
         )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise PluginError(
+            f"${name} holds what no key is made of; set it to the key alone"
+        )
     return Address(url=url, key=key, variable=name)
 
 

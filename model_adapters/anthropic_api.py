@@ -89,7 +89,7 @@ class Anthropic(Remote):
             max_retries=0,
             timeout=anthropic.Timeout(None, connect=CONNECT),
             default_headers={"Accept-Encoding": "identity"},
-            http_client=anthropic.DefaultAsyncHttpxClient(event_hooks={"response": [line.bounded]}),
+            http_client=anthropic.DefaultAsyncHttpxClient(**line.http_options()),
         )
 
     def read(self, reply: object) -> Reply:

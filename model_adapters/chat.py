@@ -3,7 +3,7 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,6 +14,12 @@ from model_adapters.pictures import Picture, picture
 Style = Literal["turns", "single"]
 """Support answers as turns of the assistant; or everything, interleaved, in one user message."""
 
+MARKS = 4
+"""Ends of cuts, the longest, that are marked for a server's cache: Anthropic takes no more."""
+
+PIECE = 2**18
+"""Bytes that are handed over at a time."""
+
 Block = dict[str, Any]
 """A piece of text or a picture, as the server's JSON has it."""
 
@@ -22,8 +28,9 @@ Block = dict[str, Any]
 class Request:
     """One query behind one cut, ready to be sent."""
 
-    head: bytes = field(repr=False)
-    """The same for all queries of a cut, byte for byte, so that a server needs to read it once."""
+    head: memoryview = field(repr=False)
+    """The same for all queries of a cut, byte for byte, so that a server needs to read it once; the
+    requests of a sweep share its memory."""
     tail: bytes = field(repr=False)
     key: str
     """SHA-256 of where it goes and of its body."""
@@ -32,8 +39,15 @@ class Request:
     """About how many the prompt takes."""
 
     @property
-    def body(self) -> bytes:
-        return self.head + self.tail
+    def size(self) -> int:
+        """Bytes of the body."""
+        return len(self.head) + len(self.tail)
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """A piece at a time: many are under way at once, and no one needs a copy of a whole."""
+        for start in range(0, len(self.head), PIECE):
+            yield bytes(self.head[start : start + PIECE])
+        yield self.tail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,42 +79,50 @@ class Chat(ABC):
     def shown(self, picture: Picture) -> Block: ...
 
     def answered(self, text: str, *, ends_cut: bool) -> Block:
-        """An answer of the support set; `ends_cut` where servers may have to be told to keep it."""
+        """An answer of the support set; `ends_cut` where a server may be told to keep it."""
         return _text(text)
 
     def requests(self, sweep: Sweep, address: str) -> Iterator[list[Request]]:
         """For each cut, the requests of all its queries; `address` is where they go."""
-        settings = self.settings(sweep) | self.extra
-        opening = json.dumps(settings)[:-1].encode() + b', "messages": ['
-        opening += b"".join(_bare([message]) + b", " for message in self.opening(sweep))
-        closing = b"]}"
-        if self.style == "single":
-            opening, closing = opening + b'{"role": "user", "content": [', b"]}]}"
-        support = [self._asked(turn) for turn in sweep.support]
         queries = [self._asked(turn, sweep.query_instruction) for turn in sweep.queries]
+        closing = b"]}]}" if self.style == "single" else b"]}"
+        whole, ends = self._support(sweep)
+        digest, start = hashlib.sha256(address.encode() + b"\n"), 0
         for cut in sweep.cuts:
-            head = opening + b"".join(
-                piece.json
-                + b", "
-                + self._said(turn, ends_cut=number in _ends(sweep.cuts, cut))
-                + b", "
-                for number, (turn, piece) in enumerate(
-                    zip(sweep.support[:cut], support[:cut], strict=True), start=1
-                )
-            )
-            digest = hashlib.sha256(address.encode() + b"\n" + head)
-            tokens = _tokens(sweep.instruction)
-            tokens += sum(_tokens(turn.answer or "") for turn in sweep.support[:cut])
+            shown = ends[cut]
+            digest.update(whole[start : shown.end])
+            start = shown.end
             yield [
                 Request(
-                    head=head,
+                    head=whole[: shown.end],
                     tail=query.json + closing,
                     key=_key(digest, query.json + closing),
-                    images=sum(piece.images for piece in [*support[:cut], query]),
-                    tokens=tokens + sum(piece.tokens for piece in [*support[:cut], query]),
+                    images=shown.images + query.images,
+                    tokens=shown.tokens + query.tokens,
                 )
                 for query in queries
             ]
+
+    def _support(self, sweep: Sweep) -> tuple[memoryview, list["_Shown"]]:
+        """The body up to the queries of the longest cut, and what is shown after each turn."""
+        body = bytearray(json.dumps(self.settings(sweep) | self.extra)[:-1].encode())
+        body += b', "messages": ['
+        body += b"".join(_bare([message]) + b", " for message in self.opening(sweep))
+        if self.style == "single":
+            body += b'{"role": "user", "content": ['
+        marked = [cut for cut in sweep.cuts if cut][-MARKS:]
+        ends = [_Shown(end=len(body), images=0, tokens=_tokens(sweep.instruction))]
+        for number, turn in enumerate(sweep.support[: sweep.cuts[-1]], start=1):
+            piece = self._asked(turn)
+            body += piece.json + b", " + self._said(turn, ends_cut=number in marked) + b", "
+            ends.append(
+                _Shown(
+                    end=len(body),
+                    images=ends[-1].images + piece.images,
+                    tokens=ends[-1].tokens + piece.tokens + _tokens(turn.answer or ""),
+                )
+            )
+        return memoryview(body), ends
 
     def _asked(self, turn: Turn, before: str = "") -> "_Piece":
         """A question, with its picture where it wants it. Blanks are left out: some refuse them."""
@@ -138,6 +160,15 @@ class _Piece:
     tokens: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown:
+    """How much of a body the first so many support turns are."""
+
+    end: int
+    images: int
+    tokens: float
+
+
 def answer_schema(labels: Sequence[str]) -> dict[str, Any]:
     """The JSON schema of an object whose only field, `answer`, is one of the labels."""
     return {
@@ -154,11 +185,6 @@ def _text(text: str) -> Block:
 
 def _bare(values: Sequence[Block]) -> bytes:
     return json.dumps(values)[1:-1].encode()
-
-
-def _ends(cuts: Sequence[int], cut: int) -> Sequence[int]:
-    """Where this cut ends, and the ones before it: as many as Anthropic keeps apart."""
-    return [end for end in cuts if 0 < end <= cut][-4:]
 
 
 def _key(digest: "hashlib._Hash", tail: bytes) -> str:

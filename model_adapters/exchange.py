@@ -10,6 +10,7 @@ import httpx2
 
 from isekai.errors import DataError, IsekaiError
 from model_adapters.address import Address
+from model_adapters.chat import Request
 from model_adapters.faults import Again, agree, refusal
 from model_adapters.line import Client
 from model_adapters.spending import Tokens
@@ -44,7 +45,7 @@ def no_text(finish: str | None, *, thought: bool) -> str:
 
 
 class Exchange:
-    """Sends a body and reads what comes. Raises Again, Refused, or IsekaiError for the whole run.
+    """Sends a request and reads what comes: Again, Refused, or IsekaiError if all would fail.
 
     `api` is the official client's module, with its exceptions; `read` makes a reply of the JSON of
     an answer, and raises DataError if it is none.
@@ -68,11 +69,16 @@ class Exchange:
         self._served_as = served_as
         self._reached = False
 
-    async def __call__(self, client: Client, body: bytes) -> Reply:
+    async def __call__(self, client: Client, request: Request) -> Reply:
         """Within the time-out, whatever it hangs on."""
         try:
             async with asyncio.timeout(self._timeout):
-                response = await client.post(self._path, cast_to=httpx2.Response, content=body)
+                response = await client.post(
+                    self._path,
+                    cast_to=httpx2.Response,
+                    content=request.body(),
+                    options={"headers": {"Content-Length": str(request.size)}},
+                )
         except TimeoutError:
             told = f"no whole answer within {self._timeout:g} s (-o timeout)"
             raise Again(told, overload=True, billed=True) from None

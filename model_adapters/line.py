@@ -1,10 +1,12 @@
 """A line to a server: an event loop in a thread of its own, and the client that lives on it."""
 
 import asyncio
+import ssl
 import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
 from concurrent.futures import CancelledError
+from functools import cache
 from typing import Any, Protocol, TypeVar
 
 import httpx2
@@ -21,7 +23,12 @@ class Client(Protocol):
     """What the official clients of OpenAI and Anthropic have in common."""
 
     async def post(
-        self, path: str, *, cast_to: type[httpx2.Response], content: bytes
+        self,
+        path: str,
+        *,
+        cast_to: type[httpx2.Response],
+        content: AsyncIterable[bytes],
+        options: Any,
     ) -> httpx2.Response: ...
 
     async def close(self) -> None: ...
@@ -76,8 +83,18 @@ async def _end(client: Client) -> None:
     await client.close()
 
 
+def http_options() -> dict[str, Any]:
+    """For the HTTP client of an official client: certificates read once, replies kept short."""
+    return {"verify": _certificates(), "event_hooks": {"response": [bounded]}}
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    return httpx2.create_ssl_context()
+
+
 async def bounded(response: httpx2.Response) -> None:
-    """A hook for clients: no reply may fill the memory, nor swell in it when it is unpacked."""
+    """No reply may fill the memory, nor swell in it when it is unpacked."""
     if response.headers.get("content-encoding", "identity") != "identity":
         raise Again("a compressed reply, which wasn't asked for", billed=True)
     assert isinstance(response.stream, httpx2.AsyncByteStream)

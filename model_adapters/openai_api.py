@@ -47,8 +47,10 @@ class OpenAI(Remote):
     retries       further tries after a fault that may pass
     rpm, tpm      requests and tokens a minute at most
     price_in, price_out, price_cached   US dollars a million tokens
-    max_cost      US dollars; stops before the request that could pass it
-    cache         a folder for answers in the place of the usual one; false for none
+    max_cost      US dollars that this process may spend; it stops before the request that could
+                  pass them
+    cache         a folder for answers in the place of the usual one; false for none. What was
+                  answered is asked again only if something of the question changes
     """
 
     path = "/chat/completions"
@@ -115,7 +117,7 @@ class OpenAI(Remote):
             max_retries=0,
             timeout=openai.Timeout(None, connect=CONNECT),
             default_headers={"Accept-Encoding": "identity"},
-            http_client=openai.DefaultAsyncHttpxClient(event_hooks={"response": [line.bounded]}),
+            http_client=openai.DefaultAsyncHttpxClient(**line.http_options()),
         )
 
     def read(self, reply: object) -> Reply:

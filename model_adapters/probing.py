@@ -64,11 +64,12 @@ def _too_much(sweep: Sweep, ask: Try, whole: Tried) -> str:
     way = max(1, len(sweep.labels))
     cuts = sweep.cuts[:-1]
     fits = bisect_left(cuts, True, key=lambda cut: ask(_behind(sweep, cut)).refused is not None)
-    told = f"{whole.images} images ({sweep.cuts[-1] // way} shots) are refused: {whole.refused}"
-    if not fits:
-        least = f", and so are {cuts[0] // way} shots" if cuts else ""
-        return f"{told}{least}; give fewer --shots, or let the server take more"
-    return f"{told}; {cuts[fits - 1] // way} shots fit: give no more to --shots"
+    what = f"{whole.images} images ({sweep.cuts[-1] // way} shots) are refused: {whole.refused}"
+    if fits:
+        return f"{what}; {cuts[fits - 1] // way} shots fit: give no more to --shots"
+    if cuts:
+        return f"every request is refused, with {cuts[0] // way} shots as well: {whole.refused}"
+    return f"{what}; if they are too many, give fewer --shots"
 
 
 def _one_image_fewer(sweep: Sweep) -> Sweep | None:

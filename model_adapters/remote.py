@@ -213,7 +213,8 @@ class Remote(ABC):
         try:
             reply, replayed = await self._ask(request, rank)
         except (Again, Refused) as fault:
-            tries = f" ({self._limits.retries + 1} tries)" if isinstance(fault, Again) else ""
+            again = isinstance(fault, Again) and self._limits.retries
+            tries = f" ({self._limits.retries + 1} tries)" if again else ""
             self._failed += 1
             if self._failed >= HOPELESS:
                 raise self._stopped(
@@ -280,7 +281,8 @@ class Remote(ABC):
             reserved = await self._spending.reserve(expected)
             sent = time.monotonic()
             try:
-                reply = await self._exchange(line.client, request.body)
+                await self._throttle.sleep(0)  # raises if all was stopped while money was awaited
+                reply = await self._exchange(line.client, request)
             except BaseException as fault:
                 billed = isinstance(fault, Again) and fault.billed
                 self._spending.release(reserved, spent=reserved if billed else 0.0)

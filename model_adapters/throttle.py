@@ -13,10 +13,10 @@ from isekai.errors import IsekaiError
 class Throttle:
     """Lets requests through, for all sweeps of an adapter together. It lives on one event loop.
 
-    The width grows by one a round of good answers and halves when the server is overloaded
-    (additive increase, multiplicative decrease: Chiu and Jain, Computer Networks 17, 1989), once
-    for the requests that were under way together. Rates are kept by spacing: after a request that
-    takes n of r tokens a minute, the next one starts 60 n / r seconds later.
+    The width grows by one a round of good answers. When the server is overloaded, it becomes half
+    of what is under way, once for all that were under way together (additive increase,
+    multiplicative decrease: Chiu and Jain, Computer Networks 17, 1989). Rates are kept by spacing:
+    after a request that takes n of r tokens a minute, the next one starts 60 n / r seconds later.
     """
 
     def __init__(self, most: int, *, rpm: int | None, tpm: int | None) -> None:
@@ -57,7 +57,7 @@ class Throttle:
     def overloaded(self, sent: float) -> None:
         """The server had too much to do with a request of the time `sent` (monotonic, seconds)."""
         if sent >= self._narrowed:
-            self._width = max(1.0, self._width / 2)
+            self._width = max(1.0, min(self._width, self.flying) / 2)
             self._narrowed = time.monotonic()
             self.backoffs += 1
 

@@ -8,7 +8,8 @@ are nearest to the query's. In tests:
         OpenAI("tiny", base_url=server.url)
 
 `play` is what happens to the first requests, in the order in which they arrive: None is a good
-answer, a word is a `Fault` of that kind. By hand: `python -m tests.loopback --port 8000`.
+answer, a word is a `Fault` of that kind. `answer=knowing({...})` binds without a mistake. By hand:
+`python -m tests.loopback --port 8000`.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -32,6 +33,7 @@ from typing import Any
 
 import numpy as np
 
+from isekai.files import sha256
 from isekai.images import decode
 
 IMAGE_TOKENS = 85
@@ -387,6 +389,19 @@ def nearest_colours(support: list[tuple[bytes, str]], query: bytes | None) -> st
         return "I don't know."
     target = _colours(query)
     return min(support, key=lambda shown: float(np.abs(_colours(shown[0]) - target).sum()))[1]
+
+
+def knowing(concepts: Mapping[str, str]) -> Answer:
+    """Answers by what pictures truly show: `concepts` holds it by the SHA-256 of a file's bytes.
+
+    Like any that binds: with what the support set says last of the query's concept.
+    """
+
+    def answer(support: list[tuple[bytes, str]], query: bytes | None) -> str:
+        said = {concepts[sha256(image)]: words for image, words in support}
+        return said.get(concepts[sha256(query)], "I don't know.") if query else "I don't know."
+
+    return answer
 
 
 def _colours(data: bytes) -> "np.ndarray[Any, np.dtype[np.float64]]":

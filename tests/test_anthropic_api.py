@@ -105,7 +105,7 @@ THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "x"}
         (message(THOUGHT), "", "end_turn", "no text but reasoning, which ended with 'end_turn'"),
         (message(), "", "end_turn", "no text; it ended with 'end_turn'"),
         ({"content": "dovrik"}, "", None, "the answer: content is 'dovrik'"),
-        ({"type": "message"}, "", None, "the answer: content is missing (1 tries)"),
+        ({"type": "message"}, "", None, "the answer: content is missing"),
     ],
 )
 def test_answers_come_to_text_or_to_a_reason(body, said, finish, error):

@@ -15,7 +15,7 @@ from isekai.errors import IsekaiError, PluginError
 from isekai.scoring import read_answer
 from isekai.types import EncodedImage, Episode, Example, Response
 from model_adapters.openai_api import OpenAI
-from tests.loopback import Fault, serve
+from tests.loopback import Fault, knowing, serve
 from tests.sweeps import LABELS, plain, sweep, truth
 
 ONE = sweep(cuts=(2,), queries=1)
@@ -240,7 +240,7 @@ def test_what_is_said_is_the_text(body, text, finish):
         (choice(content=None, reasoning="Hm."), "switch reasoning off with -o extra="),
         (choice(content=None, finish="length"), "no text before max_tokens was reached; raise -o"),
         (choice(content="", finish="content_filter"), "the server's content filter kept it back"),
-        ({"choices": []}, "the answer has no choices (1 tries)"),
+        ({"choices": []}, "the answer has no choices"),
         ({"choices": None}, "the answer: choices is None"),
         ({}, "the answer: choices is missing"),
         ([1], "the answer: this is [1]"),
@@ -355,6 +355,21 @@ def test_the_usual_key_goes_to_hosts_of_the_open_net_alone(url, named, monkeypat
 def test_the_usual_address_is_the_one_of_the_environment(monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:9/v1")
     assert OpenAI("m").provenance["base_url"] == "http://localhost:9/v1"
+
+
+def test_a_server_that_knows_what_pictures_show_binds_what_it_is_told():
+    asked = sweep(cuts=(0, 2), queries=2)
+    shown = {turn.image.id: str(n % 2) for n, turn in enumerate((*asked.support, *asked.queries))}
+    swapped = tuple(
+        replace(turn, answer=other.answer)
+        for turn, other in zip(asked.support, asked.support[::-1], strict=True)
+    )
+    with serve(answer=knowing(shown)) as server:
+        adapter = OpenAI("tiny", base_url=server.url, cache=False)
+        assert [response.text for response in adapter.respond(asked)] == truth(asked)
+        told = [r.text for r in adapter.respond(replace(asked, support=swapped))]
+        adapter.close()
+    assert told == truth(asked)[:2] + truth(asked)[2:][::-1]
 
 
 def test_the_loopback_server_can_be_started_by_hand():

@@ -37,23 +37,25 @@ def test_at_most_so_many_are_under_way_and_the_lowest_rank_is_next():
 
 def test_it_halves_once_for_those_under_way_together_and_grows_by_one_a_round():
     async def work():
-        throttle = Throttle(16, rpm=None, tpm=None)
+        throttle, log = Throttle(64, rpm=None, tpm=None), []
         sent = time.monotonic()
+        crowd = [asyncio.create_task(enter(throttle, log, n)) for n in range(16)]
+        await asyncio.sleep(0.001)
         for _ in range(16):
             throttle.overloaded(sent)
-        assert (throttle.backoffs, await width(throttle)) == (1, 8)
-        for _ in range(3):
-            throttle.overloaded(time.monotonic())
-        assert (throttle.backoffs, await width(throttle)) == (4, 1)
-        throttle.overloaded(time.monotonic())
-        assert await width(throttle) == 1  # there is always one that asks
+        await asyncio.gather(*crowd)
+        assert (throttle.backoffs, await width(throttle)) == (1, 8)  # half of what was under way
+        for backoffs in (2, 3):
+            async with throttle.slot(0, 0):
+                throttle.overloaded(time.monotonic())
+            assert (throttle.backoffs, await width(throttle)) == (backoffs, 1)  # one always asks
         for round_of in (1, 2, 3):
             for _ in range(round_of):
                 throttle.answered(0)
         assert await width(throttle) == 3  # a round ends a little short: 1/w is added at each step
-        for _ in range(500):
+        for _ in range(3000):
             throttle.answered(0)
-        assert await width(throttle) == 16
+        assert await width(throttle) == 64
 
     play(work())
 
@@ -61,7 +63,7 @@ def test_it_halves_once_for_those_under_way_together_and_grows_by_one_a_round():
 async def width(throttle) -> int:
     """How many get in at once."""
     log = []
-    tasks = [asyncio.create_task(enter(throttle, log, n, seconds=9)) for n in range(40)]
+    tasks = [asyncio.create_task(enter(throttle, log, n, seconds=9)) for n in range(80)]
     await asyncio.sleep(0.01)
     for task in tasks:
         task.cancel()
