@@ -44,7 +44,7 @@ def html(
     style, script = _asset("page.css"), _asset("page.js")
     missed = collect(run, images, most=most)
     results, verdicts = run.results, report.verdicts_of(run.told)
-    names = ", ".join(headings.line(origin.folder.name) for origin in origins)
+    names = ", ".join(headings.line(origin.folder.resolve().name) for origin in origins)
     page = _environment().get_template("page.html")
     return page.render(
         title=f"isekai: {names}",
@@ -58,12 +58,12 @@ def html(
         tables=[_table(run, task) for task in dict.fromkeys(r.task for r in results)],
         legend=headings.legend(result.control for result in results),
         notes=report.notes(results),
-        curves=inline(plots.curves(results)["svg"], "curves"),
+        curves=inline(plots.curves(results, ["svg"])["svg"], "curves"),
         controls=_controls(run),
         origins=[_made(origin) for origin in origins],
         missed=_missed(missed),
         shown=missed.shown,
-        data=Markup(_inert_json(missed.data)),
+        data=Markup(inert_json(missed.data)),
     )
 
 
@@ -93,7 +93,7 @@ def _policy(script: str) -> str:
     )
 
 
-def _inert_json(value: object) -> str:
+def inert_json(value: object) -> str:
     """JSON that ends no element and begins none: what HTML reads as markup is spelt as \\u003c."""
     text = json.dumps(value, separators=(",", ":"))
     for character in "<>&":
@@ -150,7 +150,7 @@ def _table(run: Run, task: str) -> dict[str, object]:
 
 
 def _controls(run: Run) -> Markup:
-    drawn = plots.controls(run.results)
+    drawn = plots.controls(run.results, ["svg"])
     return inline(drawn["svg"], "controls") if drawn else Markup()
 
 
@@ -186,12 +186,12 @@ def _made(run: Run) -> dict[str, object]:
     environment = _at(told, "provenance", "environment")
     hardware = _at(told, "provenance", "hardware")
     config = {
-        "folder": str(run.folder),
+        "folder": run.folder,
         "dataset": _at(told, "provenance", "dataset"),
         **{key: value for key, value in plain(run.config).items() if key not in _ELSEWHERE},
     }
     return {
-        "name": headings.line(run.folder.name),
+        "name": headings.line(run.folder.resolve().name),
         "asked": list(_facts(config)),
         "models": [_model(run, model) for model in run.config.models],
         "wording": list(_facts(plain(run.config.template))),

@@ -34,12 +34,14 @@ _CONTROLS = f"{_TITLE}: plain and under controls"
 _SELECT = "select="
 
 
-def curves(results: Sequence[Result]) -> Mapping[str, bytes]:
+def curves(
+    results: Sequence[Result], formats: Sequence[str] = ("png", "svg")
+) -> Mapping[str, bytes]:
     """`png` and `svg` -> the file: a line with its interval band for every model and task.
 
     Of the plain episodes: `controls` draws the others.
     """
-    return _saved([Band(panels=_curves(results))], _TITLE)
+    return _saved([Band(panels=_curves(results))], _TITLE, formats)
 
 
 def draw(results: Sequence[Result]) -> Figure:
@@ -47,7 +49,9 @@ def draw(results: Sequence[Result]) -> Figure:
     return _figure([Band(panels=_curves(results))], _TITLE)
 
 
-def controls(results: Sequence[Result]) -> Mapping[str, bytes]:
+def controls(
+    results: Sequence[Result], formats: Sequence[str] = ("png", "svg")
+) -> Mapping[str, bytes]:
     """`png` and `svg` -> the file; empty if no control was asked.
 
     Under each task: a panel for each model with its controls beside the plain line, another where
@@ -55,7 +59,7 @@ def controls(results: Sequence[Result]) -> Mapping[str, bytes]:
     three rates (plain is 0); then the strategies of support selection.
     """
     bands = list(_controls(results))
-    return _saved(bands, _CONTROLS) if bands else {}
+    return _saved(bands, _CONTROLS, formats) if bands else {}
 
 
 def draw_controls(results: Sequence[Result]) -> Figure:
@@ -75,13 +79,14 @@ def _figure(bands: Sequence[Band], title: str) -> Figure:
         return sheet(bands, title)
 
 
-def _saved(bands: Sequence[Band], title: str) -> dict[str, bytes]:
+def _saved(bands: Sequence[Band], title: str, formats: Sequence[str]) -> dict[str, bytes]:
     figure = _figure(bands, title)
     found = {}
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        for format, unsaid in (("png", ("Software",)), ("svg", ("Date", "Creator"))):
+        for format in formats:
             buffer = io.BytesIO()
+            unsaid = ("Software",) if format == "png" else ("Date", "Creator")
             figure.savefig(buffer, format=format, dpi=200, metadata=dict.fromkeys(unsaid))
             found[format] = buffer.getvalue()
     return found

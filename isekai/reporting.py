@@ -112,8 +112,8 @@ def _files(
         from isekai import plots
 
         for kind, draw in (("curve", plots.curves), ("controls", plots.controls)):
-            pictures = draw(results)
-            yield from ((f"{kind}.{name}", pictures[name]) for name in drawn if name in pictures)
+            for name, picture in draw(results, drawn).items():
+                yield f"{kind}.{name}", picture
     if "html" in formats:
         from isekai import page
 
