@@ -24,10 +24,10 @@ _LOGIN = re.compile(r"(?<=://)[^\s/@\"']+@")
 
 def without_keys(text: str) -> str:
     """The text with `[key removed]` for whatever has the form of a key, a token or a login."""
-    text = _KEYS.sub(REMOVED, text)
+    text = _KEYS.sub(REMOVED, _LOGIN.sub(f"{REMOVED}@", text))
     for named in (_SAID, _NAMED):
         text = named.sub(rf"\1{REMOVED}", text)
-    return _LOGIN.sub(f"{REMOVED}@", text)
+    return text
 
 
 def cleaned(value: Any) -> Any:
