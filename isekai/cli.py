@@ -234,6 +234,10 @@ def bench(
         Literal["sum", "mean", "prior"] | None,
         typer.Option(help="How log-likelihoods of labels are compared. [sum]"),
     ] = None,
+    intervals: Annotated[
+        Literal["t", "bootstrap"] | None,
+        typer.Option(help="How intervals over clusters are made. [t]"),
+    ] = None,
     seeds: Annotated[str | None, typer.Option("--seed", "--seeds", help="With commas. [0]")] = None,
     option: Annotated[
         list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the models.")
@@ -284,6 +288,7 @@ def bench(
         "embedder": embedder,
         "template": template,
         "ranking": ranking,
+        "intervals": intervals,
         "seeds": setup.numbers("--seeds", seeds, int),
         "options": plugins.options(option) if option else None,
         "probe": probe,
@@ -318,12 +323,16 @@ def score(
         Literal["sum", "mean", "prior"] | None,
         typer.Option(help="How log-likelihoods of labels are compared. [as the run did]"),
     ] = None,
+    intervals: Annotated[
+        Literal["t", "bootstrap"] | None,
+        typer.Option(help="How intervals over clusters are made. [as the run did]"),
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print results.json.")] = False,
 ) -> None:
     """Read the answers of a run again, without asking its models."""
     from isekai import score as step
 
-    made = step.run(run, ranking=ranking)
+    made = step.run(run, ranking=ranking, intervals=intervals)
     if json_:
         typer.echo((made / "results.json").read_text(encoding="utf-8"), nl=False)
         return
@@ -357,7 +366,7 @@ def compare(
         from isekai import power
 
         for one in step.alone(a, plan, model=chosen[0] if chosen else None):
-            typer.echo(f"{one.task}, {one.shots} shots: {power.words(one.plan)}")
+            typer.echo(f"{one.task}: {power.words(one.plan)}")
         return
     found = step.run(a, b or a, models=chosen, plan=plan)
     if json_:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, logit, ndtri, stdtrit
 
-from isekai.types import Estimate, Outcome
+from isekai.types import Estimate, Intervals, Outcome
 
 LEVEL = 0.95
 NOTHING = 1e-12
@@ -17,24 +17,35 @@ NOTHING = 1e-12
 Floats = NDArray[np.float64]
 
 
-def accuracy(outcomes: Iterable[tuple[str, Outcome]]) -> Estimate | None:
+def accuracy(
+    outcomes: Iterable[tuple[str, Outcome]], intervals: Intervals = "t"
+) -> Estimate | None:
     """The share of correct answers among all that did not fail; None if all failed.
 
     `outcomes` holds (cluster, outcome). An abstention is not correct. A failure (time-out, crash,
     refused request) says nothing of the model, counts nowhere here and has to be told beside it.
     """
-    return share((cluster, o == "correct") for cluster, o in outcomes if o != "failed")
+    hits = ((cluster, o == "correct") for cluster, o in outcomes if o != "failed")
+    return measure(hits, intervals)
 
 
-def abstain_share(outcomes: Iterable[tuple[str, Outcome]]) -> Estimate | None:
+def abstain_share(
+    outcomes: Iterable[tuple[str, Outcome]], intervals: Intervals = "t"
+) -> Estimate | None:
     """The share of abstentions among all that did not fail; None if all failed."""
-    return share((cluster, o == "abstain") for cluster, o in outcomes if o != "failed")
+    hits = ((cluster, o == "abstain") for cluster, o in outcomes if o != "failed")
+    return measure(hits, intervals)
 
 
 def tally(outcomes: Iterable[tuple[str, Outcome]]) -> Mapping[str, int]:
     """How often each of the four outcomes came."""
     count = Counter(outcome for _, outcome in outcomes)
     return {outcome: count[outcome] for outcome in ("correct", "wrong", "abstain", "failed")}
+
+
+def measure(hits: Iterable[tuple[str, bool]], intervals: Intervals) -> Estimate | None:
+    """The share of hits over (cluster, hit) with an interval of that kind; None without any."""
+    return share(hits) if intervals == "t" else bootstrap(hits, seed=0)
 
 
 def share(hits: Iterable[tuple[str, bool]]) -> Estimate | None:

@@ -67,8 +67,9 @@ def plan(work: Work, difference: float) -> str:
     for task in dict.fromkeys(episode.task for episode in plain):
         own = [episode for episode in plain if episode.task == task]
         clusters = len({episode.cluster for episode in own})
-        units = len({episode.id.rpartition("/")[0] for episode in own})
-        spread = power.assumed(clusters, max(1, len(own) // clusters))
+        units = len({frozenset(episode.labels) for episode in own})
+        drawn = len({episode.seed for episode in own})  # the paper's protocol asks one many times
+        spread = power.assumed(clusters, max(1, drawn // clusters))
         planned = power.plan(difference, spread, units=max(1, units // clusters))
         said.append(f"{task}: {power.words(planned)}")
     return "\n".join(said)

@@ -10,7 +10,7 @@ from isekai import metrics
 from isekai.episodes import digest
 from isekai.errors import IsekaiError
 from isekai.scoring import accuracy_lcl, outcome
-from isekai.types import Episode, Estimate, Outcome, Prediction, Ranking, Response, Result
+from isekai.types import Episode, Intervals, Outcome, Prediction, Ranking, Response, Result
 
 Cell = tuple[str, str, str, int]
 """Task, model, control, shots."""
@@ -94,6 +94,7 @@ def summarise(
     models: Sequence[str],
     *,
     released_metric: bool = False,
+    intervals: Intervals = "t",
 ) -> list[Result]:
     """A result for every task, model, control and shot count, in that order.
 
@@ -111,7 +112,10 @@ def summarise(
         task, model, control, shots = cell
         return tasks[task], models.index(model), order[control], shots
 
-    return [_result(cell, cells[cell], known, released_metric) for cell in sorted(cells, key=place)]
+    return [
+        _result(cell, cells[cell], known, released_metric, intervals)
+        for cell in sorted(cells, key=place)
+    ]
 
 
 def hits(
@@ -126,7 +130,11 @@ def hits(
 
 
 def _result(
-    cell: Cell, rows: Sequence[Prediction], known: Mapping[str, Episode], released_metric: bool
+    cell: Cell,
+    rows: Sequence[Prediction],
+    known: Mapping[str, Episode],
+    released_metric: bool,
+    intervals: Intervals,
 ) -> Result:
     task, model, control, shots = cell
     outcomes: list[tuple[str, Outcome]] = [
@@ -134,10 +142,12 @@ def _result(
     ]
     way = len(known[rows[0].episode_id].labels)
     measured = {
-        "accuracy": metrics.accuracy(outcomes),
-        "abstain": metrics.abstain_share(outcomes),
-        "accuracy_lcl": _released(rows, known) if released_metric and way == 2 else None,
-        "flips": _flips(rows, known),
+        "accuracy": metrics.accuracy(outcomes, intervals),
+        "abstain": metrics.abstain_share(outcomes, intervals),
+        "accuracy_lcl": metrics.measure(_released(rows, known), intervals)
+        if released_metric and way == 2
+        else None,
+        "flips": metrics.measure(_flips(rows, known), intervals),
     }
     asked = sorted({digest(known[id], shots) for id in {row.episode_id for row in rows}})
     return Result(
@@ -150,11 +160,12 @@ def _result(
         chance=1 / way,
         control=control,
         episodes=hashlib.sha256("".join(asked).encode()).hexdigest(),
+        intervals=intervals,
         spread=_spread(rows, known),
     )
 
 
-def _released(rows: Iterable[Prediction], known: Mapping[str, Episode]) -> Estimate | None:
+def _released(rows: Iterable[Prediction], known: Mapping[str, Episode]) -> list[tuple[str, bool]]:
     """Of answers in words alone: the released metric reads text, not log-likelihoods."""
     found = []
     for row in rows:
@@ -164,7 +175,7 @@ def _released(rows: Iterable[Prediction], known: Mapping[str, Episode]) -> Estim
         right = accuracy_lcl(row.text, row.target, tuple(episode.labels.values()))
         if right is not None:
             found.append((episode.cluster, right))
-    return metrics.share(found)
+    return found
 
 
 def _takes(rows: Iterable[Prediction], known: Mapping[str, Episode]) -> dict[int, list[Prediction]]:
@@ -182,8 +193,8 @@ def _spread(rows: Iterable[Prediction], known: Mapping[str, Episode]) -> float |
     return stdev(values) if len(values) > 1 else None
 
 
-def _flips(rows: Iterable[Prediction], known: Mapping[str, Episode]) -> Estimate | None:
-    """The share of queries whose answer is not the same behind all orders of the support set."""
+def _flips(rows: Iterable[Prediction], known: Mapping[str, Episode]) -> list[tuple[str, bool]]:
+    """Of each query, whether its answer is not the same behind all orders of the support set."""
     answers: dict[tuple[int, str], set[str | None]] = defaultdict(set)
     clusters = {}
     for take in _takes(rows, known).values():
@@ -191,4 +202,4 @@ def _flips(rows: Iterable[Prediction], known: Mapping[str, Episode]) -> Estimate
             episode = known[row.episode_id]
             answers[episode.seed, row.image_id].add(row.answer)
             clusters[episode.seed, row.image_id] = episode.cluster
-    return metrics.share((clusters[key], len(said) > 1) for key, said in answers.items())
+    return [(clusters[key], len(said) > 1) for key, said in answers.items()]

@@ -20,7 +20,7 @@ from isekai.errors import DataError
 from isekai.files import read_json, read_jsonl
 from isekai.results import score, summarise
 from isekai.templates import Template
-from isekai.types import Episode, LabelWords, Prediction, Protocol, Ranking, Result
+from isekai.types import Episode, Intervals, LabelWords, Prediction, Protocol, Ranking, Result
 from isekai.verdict import verdicts
 
 ASKED = ("config.json", "episodes.jsonl", "predictions.jsonl")
@@ -60,6 +60,7 @@ class Config:
     """Episodes of each task at most; None for all."""
     ranking: Ranking
     """How log-likelihoods of labels become an answer."""
+    intervals: Intervals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +183,11 @@ def conclude(
     files.write_json(out / "config.json", config)
     files.write_jsonl(out / "predictions.jsonl", predictions)
     cells = summarise(
-        predictions, episodes, config.models, released_metric=config.protocol == "paper"
+        predictions,
+        episodes,
+        config.models,
+        released_metric=config.protocol == "paper",
+        intervals=config.intervals,
     )
     judged = verdicts(predictions, episodes, config.models, config.labels)
     told: dict[str, object] = {

@@ -6,14 +6,17 @@ from pathlib import Path
 from isekai import files, progress, runs
 from isekai.errors import DataError
 from isekai.files import read_json, read_jsonl
-from isekai.types import Episode, Prediction, Ranking
+from isekai.types import Episode, Intervals, Prediction, Ranking
 
 
-def run(folder: Path, *, ranking: Ranking | None = None) -> Path:
+def run(
+    folder: Path, *, ranking: Ranking | None = None, intervals: Intervals | None = None
+) -> Path:
     """Score all predictions of the run in `folder` anew, and write what follows from them.
 
-    `ranking` is how log-likelihoods become answers; without it, the run's own. What the models
-    said, the episodes and the provenance stay. Killed midway, the same command makes it whole.
+    `ranking` is how log-likelihoods become answers, `intervals` how these are made; without them
+    as the run did. What the models said, the episodes and the provenance stay. Killed midway, the
+    same command makes it whole.
     """
     if not (folder / "config.json").exists():
         raise DataError(f"{folder}: no run (no config.json); make one with `isekai bench`")
@@ -30,7 +33,11 @@ def run(folder: Path, *, ranking: Ranking | None = None) -> Path:
             )
         told = read_json(folder / "results.json", dict[str, object])
         before = [row.outcome for row in predictions]
-        config = replace(config, ranking=ranking or config.ranking)
+        config = replace(
+            config,
+            ranking=ranking or config.ranking,
+            intervals=intervals or config.intervals,
+        )
         rows = runs.conclude(
             folder,
             config,

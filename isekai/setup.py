@@ -8,7 +8,7 @@ from typing import ClassVar, TypeVar
 
 from isekai import files, paper, selection, variants
 from isekai.errors import DataError, IsekaiError
-from isekai.types import LabelWords, Protocol, Ranking
+from isekai.types import Intervals, LabelWords, Protocol, Ranking
 
 N = TypeVar("N", int, float)
 
@@ -51,6 +51,7 @@ class Setup:
     limit: int | None = None
     """Episodes of each task at most, spread over its units."""
     ranking: Ranking = "sum"
+    intervals: Intervals = "t"
     options: Mapping[str, object] = field(default_factory=dict)
     probe: bool = True
     """Ask a model behind a server, before the run, whether it takes the longest support set."""

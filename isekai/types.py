@@ -19,6 +19,8 @@ Protocol = Literal["isekai", "paper"]
 """One nested support sequence shared by all queries; or one shuffled anew for every query."""
 Ranking = Literal["sum", "mean", "prior"]
 """How labels are ranked by log-likelihood: as it is, a token, or less what they have unseen."""
+Intervals = Literal["t", "bootstrap"]
+"""How 95 % intervals over clusters are made: `isekai.metrics.share` or `bootstrap`."""
 Shown = Literal["picture", "grey", "nothing"]
 """What a control shows in the place of an image: itself, an even grey of its size, or nothing."""
 
@@ -350,5 +352,6 @@ class Result:
     control: str = "none"
     episodes: str = ""
     """A digest of what was asked: equal digests, equal questions; see `isekai.episodes.digest`."""
+    intervals: Intervals = "t"
     spread: float | None = None
     """Standard deviation of the accuracy over the orders of one support set (control `order`)."""

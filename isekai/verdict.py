@@ -133,6 +133,8 @@ def judge(
         sure = plain.high < chance + NEAR_CHANCE or constant >= CONSTANT
         word = "guesses" if sure else "undecided"
     told = _told(word, asked, tests, chance, labels, silent)
+    if word == "undecided" and plain.clusters < paired.LEAST_CLUSTERS:
+        told += f"; nothing is significant in fewer than {paired.LEAST_CLUSTERS} clusters"
     if constant >= 0.5:
         told += f"; one answer to all queries behind {round(100 * constant)} % of support sets"
     return Verdict(verdict=word, words=told, tests=tests)

@@ -65,6 +65,7 @@ def prepare(setup: Setup, adapters: Sequence[ModelAdapter] = ()) -> Work:
         seeds=setup.seeds,
         limit=setup.limit,
         ranking=setup.ranking,
+        intervals=setup.intervals,
     )
     return Work(
         config=config,

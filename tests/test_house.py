@@ -11,7 +11,7 @@ MODULES = {
     for package in ("isekai", "model_adapters")
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-STEPS = {"invent", "generate", "build", "bench", "train", "hub", "leaderboard", "study", "demo"}
+STEPS = {"invent", "generate", "build", "bench", "score", "compare", "reporting", "export", "demo"}
 HEAVY = {"torch", "torchvision", "timm", "sklearn", "matplotlib", "pandas", "datasets"}
 
 

@@ -1,6 +1,7 @@
 """Results follow from what was said: counts, orders, priors and the released metric."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -56,6 +57,19 @@ def test_every_cell_counts_its_own_task_model_control_and_shots():
     assert len({c.episodes for c in cells}) == 4
     again = results.summarise(rows[::-1], episodes[::-1], ["it"])
     assert {c.episodes for c in again} == {c.episodes for c in cells}
+
+
+def test_intervals_can_be_drawn_instead():
+    plain = two_way(shots=(1,), episodes=2)
+    rows = said(Last(), plain)
+    rows = [replace(row, outcome="wrong") if n % 5 == 0 else row for n, row in enumerate(rows)]
+    (t,) = results.summarise(rows, plain, ["it"])
+    (drawn,) = results.summarise(rows, plain, ["it"], intervals="bootstrap")
+    (again,) = results.summarise(rows, plain, ["it"], intervals="bootstrap")
+    assert drawn == again
+    assert drawn.metrics["accuracy"].value == t.metrics["accuracy"].value
+    assert drawn.metrics["accuracy"] != t.metrics["accuracy"]
+    assert (t.intervals, drawn.intervals) == ("t", "bootstrap")
 
 
 def test_orders_have_a_spread_and_a_share_of_answers_that_flip():
