@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 
+from isekai.answers import read_answer, spelling
 from isekai.errors import IsekaiError
 from isekai.lcl_metric import accuracy_lcl
-from isekai.reading import read_answer, spelling
 from isekai.types import Outcome, Ranking, Response
 
 __all__ = ["accuracy_lcl", "malformed", "outcome", "ranked", "read_answer", "spelling"]
