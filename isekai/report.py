@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from isekai import files, headings
 from isekai.headings import PLAIN
 from isekai.markdown import code, escape
-from isekai.types import Estimate, Result
+from isekai.types import Estimate, Intervals, Result
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -134,12 +134,16 @@ def verdict_lines(verdicts: Verdicts | None) -> list[tuple[str, str, str]]:
     ]
 
 
+_INTERVALS: Mapping[Intervals, str] = {"t": "t", "bootstrap": "bootstrap-t"}
+
+
 def notes(results: Sequence[Result]) -> list[str]:
     """What a reader has to know to believe the cells, a sentence each."""
+    kinds = " or ".join(sorted({_INTERVALS[result.intervals] for result in results}))
     said = [
-        "n counts the answers behind a cell, clusters the groups they are about. Intervals are t "
-        "intervals over clusters, Wilson's of as many answers as clusters where these don't "
-        "differ; of twenty intervals about one misses the truth."
+        "n counts the answers behind a cell, clusters the groups they are about. Intervals are "
+        f"{kinds} intervals over clusters, Wilson's of as many answers as clusters where these "
+        "don't differ; of twenty intervals about one misses the truth."
     ]
     if any(result.outcomes["abstain"] for result in results):
         said.append("An abstention is not a correct answer: a cell that abstains has accuracy .00.")

@@ -100,7 +100,7 @@ def csv(results: Sequence[Result]) -> str:
                 line[prefix + field] = getattr(estimate, field) if estimate else ""
         line |= {"chance": result.chance, **{f"n_{o}": n for o, n in result.outcomes.items()}}
         line |= {"spread": "" if result.spread is None else result.spread}
-        line |= {"episodes": result.episodes}
+        line |= {"intervals": result.intervals, "episodes": result.episodes}
         lines.append(line)
     text = io.StringIO()
     writer = comma_separated.DictWriter(text, list(lines[0]) if lines else [], lineterminator="\n")

@@ -221,6 +221,14 @@ def test_an_escape_sequence_in_a_name_does_not_reach_the_terminal():
     assert "\u202e" not in text
 
 
+def test_the_kind_of_intervals_is_told():
+    one = result(correct=3, wrong=1)
+    assert "Intervals are t intervals over clusters" in report.markdown([one])
+    other = replace(one, shots_per_class=2, intervals="bootstrap")
+    assert "Intervals are bootstrap-t intervals over clusters" in report.markdown([other])
+    assert "Intervals are bootstrap-t or t intervals" in report.markdown([one, other])
+
+
 def test_verdicts_are_read_from_results_json_or_are_none():
     assert report.verdicts_of({"verdicts": VERDICTS}) == VERDICTS
     assert report.verdicts_of({}) == {}
