@@ -37,7 +37,10 @@ SIMPLER: tuple[tuple[re.Pattern[str], str], ...] = (
     # comparisons that deny one side: "less a zorp than a blip"
     (re.compile(rf"\bless ((?:[\w-]+ ){{0,4}}{MENTION}{_GAP})than\b"), r"not \1but"),
     (re.compile(rf"\bnot so much ((?:[\w-]+ ){{0,4}}{MENTION}{_GAP})as\b"), r"not \1but"),
-    (re.compile(rf"({MENTION}{_GAP})less than\b"), r"\1is wrong, but"),
+    (
+        re.compile(rf"({MENTION}{_GAP})(?:is |seems |looks )?less (?:\w+ )?than\b"),
+        r"\1is wrong, but",
+    ),
 )
 """What to put for phrases whose denial isn't where their words are."""
 
@@ -133,6 +136,7 @@ _DENIED_AFTER = re.compile(
         r",? ?or (?:not|something|some|anything|another|none|neither|else)\b",
         r",? ?(?:but )?only (?:with|when|where)\b",
         r",? ?(?:but )?(?:only )?(?:if|unless|provided|assuming)\b(?! (?:anything|i|you|we|my)\b)",
+        r"differ\b|are (?:different|similar|alike)\b",
         r"is the (?:other|first|second|third|previous|wrong)\b",
         r"(?:では|じゃ)(?:ない|ありません|なく)",
     )

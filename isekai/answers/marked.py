@@ -47,7 +47,7 @@ def marked(text: str) -> str:
 def _line(name: str) -> re.Pattern[str]:
     """The value behind a name that begins a line, or that is a key of JSON which is broken."""
     return re.compile(
-        rf"^[^\w\n{ANY}]*+(?:(?:so|thus|therefore|my|the|correct|final|predicted|best),?\s+){{0,3}}"
+        rf"^[^\w\n\"'{ANY}]*+(?:(?:so|thus|therefore|my|the|correct|final|predicted|best),?\s+){{0,3}}"
         rf"{name}(?:\s+name)?[^\w\n:=!≠{ANY}]*+(?:[:=]|\n|\|)[_\s>|]*+(?P<it>.*)"
         rf"|[\"'](?:final|predicted)?[\s_-]*{name}[\"']\s*:[\s\[\"']*(?P<quoted>[^\"'\n]*)",
         re.M,

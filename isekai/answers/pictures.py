@@ -13,7 +13,8 @@ _NTH = r"(?:first|second|third|fourth|fifth|sixth|seventh|eighth|ninth|tenth|\d+
 PICTURE = r"(?:image|picture|photo|example|one|figure|panel|frame|shot|support)s?"
 _SUBJECT = re.compile(
     # where a subject may stand
-    r"(?:\A|[,:;(|—]|\s-|\b(?:and|while|whereas|since|because|that|where|if|say|think|see|know)\b)"
+    r"(?:\A|[,:;(|—]|\s-|\b(?:and|while|whereas|since|because|that|where|if|say|think|see|know"
+    r"|called|named|labell?ed)\b)"
     rf"[^\w{ANY}]{{0,8}}+(?:(?:and|but|so) )?(?:(?:in|for|on) )?(?:the \w+ (?:in|of|from|on) )?"
     # a picture by its number
     rf"(?:(?P<nth>the {_NTH}\b(?! (?:thing|impression|glance|guess|thought|look))(?: {PICTURE}\b)?"
@@ -27,6 +28,8 @@ _SUBJECT = re.compile(
     rf"|latest|present|given|main)\b|(?:last|final|query|target|test) {PICTURE}"
     r"|the (?:image|picture|photo|object|animal|creature|thing|item|answer|label|name)\b))"
 )
+_OF_PICTURE = re.compile(rf"[\s\"']*\((?:{PICTURE} #?\d+|(?:the )?{_NTH} {PICTURE})\)")
+"""Behind a label of a list: "zorp (image 1), blip (image 2)"."""
 QUERY = re.compile(
     rf"\bthis\b|\b(?:last|final|query|target|test|current|new) {PICTURE}\b"
     r"|\bthe (?:last|query|target)\b"
@@ -52,8 +55,8 @@ def whose(clause: str, mentions: Sequence[re.Match[str]]) -> list[str]:
     subjects: list[re.Match[str]] = []
     for found in _SUBJECT.finditer(clause):
         topic = subjects and not subjects[-1]["query"] and found.start() == subjects[-1].end()
-        if not (topic and found["query"]):  # "in the first image, there is": still of the first
-            subjects.append(found)
+        if clause[found.end() : found.end() + 1] != ")" and not (topic and found["query"]):
+            subjects.append(found)  # "in the first image, there is" is still said of the first
     ends = [found.end() for found in subjects]
     owners = []
     last = 0
@@ -76,6 +79,8 @@ def _of_a_kind(before: str, clause: str, end: int) -> str:
     begins = _BEGIN.search(before)
     if not begins:
         return ""
+    if _OF_PICTURE.match(clause, end):
+        return PERHAPS
     any_of_them = begins[1] in ("a", "an")
     if _HAS.match(clause, end) or (any_of_them and _IS_A.match(clause, end)):
         return OTHERS if any_of_them else PERHAPS
