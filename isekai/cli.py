@@ -363,7 +363,7 @@ def compare(
 
     chosen = setup.words([models]) if models else None
     if b is None and plan is not None and (chosen is None or len(chosen) == 1):
-        from isekai import power
+        from isekai.statistics import power
 
         for one in step.alone(a, plan, model=chosen[0] if chosen else None):
             typer.echo(f"{one.task}: {power.words(one.plan)}")
@@ -457,10 +457,11 @@ def _show(run: Path) -> None:
     """The table of a run, and what follows from it, on stderr."""
     from rich.console import Console
 
-    from isekai import report, runs
+    from isekai import runs
+    from isekai.reports import tables
 
     there = runs.read(run)
-    Console(stderr=True).print(report.table(there.results, report.verdicts_of(there.told)))
+    Console(stderr=True).print(tables.table(there.results, tables.verdicts_of(there.told)))
 
 
 @app.command()

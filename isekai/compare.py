@@ -5,12 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from isekai import curve, metrics, paired, pairing, power, runs
-from isekai.comparison import Cell, Comparison, Curves, Planned, Versus, markdown, table
-from isekai.curve import MARGIN
-from isekai.headings import PLAIN
+from isekai import pairing, runs
 from isekai.pairing import Block
+from isekai.reports.comparison import Cell, Comparison, Curves, Planned, Versus, markdown, table
+from isekai.reports.headings import PLAIN
 from isekai.runs import Run
+from isekai.statistics import curve, metrics, paired, power
+from isekai.statistics.curve import MARGIN
 from isekai.types import Episode
 
 __all__ = ["alone", "markdown", "run", "table"]

@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from isekai import metrics
 from isekai.exports import cells
 from isekai.exports.keys import cleaned
 from isekai.exports.names import slugs
 from isekai.files import plain
+from isekai.statistics import metrics
 from isekai.types import Prediction, Result
 
 if TYPE_CHECKING:

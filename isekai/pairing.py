@@ -6,7 +6,7 @@ from pathlib import Path
 
 from isekai.episodes import digest
 from isekai.errors import DataError, did_you_mean
-from isekai.headings import PLAIN
+from isekai.reports.headings import PLAIN
 from isekai.runs import Run
 from isekai.types import Episode
 

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from isekai import power
-from isekai.headings import PLAIN
 from isekai.protocols import Foretelling
+from isekai.reports.headings import PLAIN
+from isekai.statistics import power
 from isekai.work import Work, pictures
 
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from isekai import files, report, runs, typeset
+from isekai import files, runs
 from isekai.errors import DataError, IsekaiError, did_you_mean
+from isekai.reports import tables, typeset
+from isekai.reports.together import Together, together
 from isekai.runs import Run
-from isekai.together import Together, together
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -75,7 +76,7 @@ def table(folders: Sequence[Path]) -> "Group":
 
     found = read(folders)
     notes = [Text(f"{note}\n", style="bold") for note in found.notes]
-    shown = report.table(found.run.results, report.verdicts_of(found.run.told))
+    shown = tables.table(found.run.results, tables.verdicts_of(found.run.told))
     return Group(*notes, shown)
 
 
@@ -101,21 +102,21 @@ def _refuse_foreign(out: Path) -> None:
 def _files(
     found: Together, formats: Sequence[str], data: Sequence[str], most: int | None
 ) -> Iterator[tuple[str, bytes]]:
-    results, verdicts = found.run.results, report.verdicts_of(found.run.told)
+    results, verdicts = found.run.results, tables.verdicts_of(found.run.told)
     if "md" in formats:
-        yield "table.md", report.markdown(results, verdicts, found.notes).encode()
+        yield "table.md", tables.markdown(results, verdicts, found.notes).encode()
     if "tex" in formats:
         yield "table.tex", typeset.latex(results, verdicts, found.notes).encode()
     if "csv" in formats:
         yield "results.csv", typeset.csv(results).encode()
     if drawn := [name for name in ("png", "svg") if name in formats]:
-        from isekai import plots
+        from isekai.reports import plots
 
         for kind, draw in (("curve", plots.curves), ("controls", plots.controls)):
             for name, picture in draw(results, drawn).items():
                 yield f"{kind}.{name}", picture
     if "html" in formats:
-        from isekai import page
+        from isekai.reports import page
 
         text = page.html(
             found.run,

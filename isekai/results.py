@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import stdev
 
-from isekai import metrics
 from isekai.episodes import digest
 from isekai.errors import IsekaiError
 from isekai.scoring import accuracy_lcl, outcome
+from isekai.statistics import metrics
 from isekai.types import Episode, Intervals, Outcome, Prediction, Ranking, Response, Result
 
 Cell = tuple[str, str, str, int]

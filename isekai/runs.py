@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isekai import files, report
+from isekai import files
 from isekai.errors import DataError
 from isekai.files import read_json, read_jsonl
+from isekai.reports import tables
 from isekai.results import score, summarise
 from isekai.templates import Template
 from isekai.types import Episode, Intervals, LabelWords, Prediction, Protocol, Ranking, Result
@@ -60,7 +61,7 @@ class Config:
     """Episodes of each task at most; None for all."""
     ranking: Ranking
     """How log-likelihoods of labels become an answer."""
-    intervals: Intervals
+    intervals: Intervals = "t"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ def settle(out: Path, config: Config, episodes: Sequence[Episode], *, force: boo
 
 def remove(out: Path) -> None:
     """Take away all that a run wrote here, the manifest first: no half is taken for a whole."""
-    for pattern in ("manifest.json", *MADE, *reversed(ASKED)):
+    for pattern in ("manifest.json", "report/*", *MADE, *reversed(ASKED)):
         for path in out.glob(pattern):
             path.unlink(missing_ok=True)
 
@@ -176,7 +177,8 @@ def conclude(
     `wall` says what the last process did and how long it took, as opposed to the runs it goes on
     from. Equal predictions give equal bytes, but for `wall`.
     """
-    from isekai import lm_eval, plots  # half a second that a refused command need not wait for
+    from isekai import lm_eval
+    from isekai.reports import plots  # half a second that a refused command need not wait for
 
     predictions = score(predictions, episodes, config.ranking)  # may refuse: nothing changed yet
     (out / "manifest.json").unlink(missing_ok=True)
@@ -199,7 +201,7 @@ def conclude(
         "last_process": wall,
     }
     files.write_json(out / "results.json", told)
-    files.write_text(out / "table.md", report.markdown(cells, files.plain(judged)))
+    files.write_text(out / "table.md", tables.markdown(cells, files.plain(judged)))
     for name, drawn in (("curve", plots.curves(cells)), ("controls", plots.controls(cells))):
         for suffix, data in drawn.items():
             files.write_bytes(out / f"{name}.{suffix}", data)

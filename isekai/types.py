@@ -20,7 +20,7 @@ Protocol = Literal["isekai", "paper"]
 Ranking = Literal["sum", "mean", "prior"]
 """How labels are ranked by log-likelihood: as it is, a token, or less what they have unseen."""
 Intervals = Literal["t", "bootstrap"]
-"""How 95 % intervals over clusters are made: `isekai.metrics.share` or `bootstrap`."""
+"""How 95 % intervals over clusters are made: `isekai.statistics.metrics.share` or `bootstrap`."""
 Shown = Literal["picture", "grey", "nothing"]
 """What a control shows in the place of an image: itself, an even grey of its size, or nothing."""
 

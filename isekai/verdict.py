@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from isekai import metrics, paired
-from isekai.report import share
+from isekai.reports.tables import share
+from isekai.statistics import metrics, paired
 from isekai.types import Difference, Episode, LabelWords, Prediction
 
 Word = Literal["binds", "names", "binds and names", "guesses", "undecided"]

@@ -52,9 +52,7 @@ def resolve(base_url: str, api_key_env: str, *, usual: str, variable: str) -> Ad
             "-o api_key_env=…"
         )
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise PluginError(
-            f"${name} holds what no key is made of; set it to the key alone"
-        )
+        raise PluginError(f"${name} holds what no key is made of; set it to the key alone")
     return Address(url=url, key=key, variable=name)
 
 

@@ -148,6 +148,7 @@ class Loopback:
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._port = port
+        self._held: socket.socket | None = None
         self._stopping = threading.Event()
 
     @property
@@ -162,6 +163,7 @@ class Loopback:
 
     def start(self) -> None:
         """Listen; after a `stop`, at the same address again."""
+        self.close()
         self._stopping.clear()
         self._server = _Server(("127.0.0.1", self._port), _Requests)
         self._server.loopback = self
@@ -170,16 +172,29 @@ class Loopback:
         self._thread.start()
 
     def stop(self) -> None:
-        """Break every connection and refuse new ones."""
+        """Break every connection and refuse new ones. Nobody else gets the port in the meantime."""
         self._stopping.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        self._held = socket.socket()
+        self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held.bind(("127.0.0.1", self._port))
         with self._lock:
             for connection in self._connections:
                 _break(connection)
         if self.problems:
             raise self.problems[0]
+
+    @property
+    def stopped(self) -> bool:
+        return self._held is not None
+
+    def close(self) -> None:
+        """Let go of the port of a server that was stopped."""
+        if self._held:
+            self._held.close()
+            self._held = None
 
     # ------------------------------------------------------------ one request
 
@@ -451,7 +466,11 @@ class _Requests(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         loopback = self.server.loopback
-        raw = self.rfile.read(int(self.headers["Content-Length"]))
+        length = int(self.headers["Content-Length"])
+        raw = self.rfile.read(length)
+        if len(raw) < length:  # the client went away in the middle of its question
+            self.close_connection = True
+            return
         request = Asked(
             path=self.path,
             headers={key.lower(): value for key, value in self.headers.items()},
@@ -460,13 +479,20 @@ class _Requests(BaseHTTPRequestHandler):
             began=time.monotonic(),
         )
         fault = loopback.take(request)
+        self._counts = True
         try:
             if loopback.delay and not loopback.pause(loopback.delay):
                 self._reset()  # the server stops: what is under way is lost
             else:
                 self._respond(loopback, request, fault)
         finally:
-            loopback.done()
+            self._over()
+
+    def _over(self) -> None:
+        """Count the request as over: before its last bytes leave, as the next may be here then."""
+        if self._counts:
+            self._counts = False
+            self.server.loopback.done()
 
     def _respond(self, loopback: Loopback, request: Asked, fault: Fault | None) -> None:
         kind = fault.kind if fault else ""
@@ -531,6 +557,7 @@ class _Requests(BaseHTTPRequestHandler):
         self._write(body[:written])
 
     def _write(self, data: bytes) -> None:
+        self._over()
         self.wfile.write(data)
         self.wfile.flush()
 
@@ -550,6 +577,7 @@ class _Requests(BaseHTTPRequestHandler):
             self._write(f"X-Wait-{number}: 1\r\n".encode())
 
     def _reset(self) -> None:
+        self._over()
         self.close_connection = True
         _break(self.connection)
 
@@ -571,7 +599,9 @@ def serve(play: Iterable[Fault | str | None] = (), **settings: Any) -> Iterator[
     try:
         yield server
     finally:
-        server.stop()
+        if not server.stopped:
+            server.stop()
+        server.close()
 
 
 def main() -> None:

@@ -209,7 +209,8 @@ def test_killed_fifty_times_it_ends_with_the_table_of_a_run_that_was_not(tiny_da
 
 FORKED = """
 import os, random, signal, sys, time
-from isekai import bench, report, runs, plots, lm_eval  # once: only the work is killed
+from isekai import bench, runs, lm_eval  # once: only the work is killed
+from isekai.reports import tables, plots
 from isekai.cli import app
 rng, kills, length = random.Random(sys.argv[1]), 0, 0.02
 while True:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from isekai import compare, curve, files, metrics, paired, power, runs, templates
+from isekai import compare, files, runs, templates
 from isekai.errors import DataError, IsekaiError
+from isekai.statistics import curve, metrics, paired, power
 from isekai.types import Episode, Example, Prediction
 
 GROUPS, NUMBERS, QUERIES, SHOTS = 8, 3, 4, (0, 1, 2, 4)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isekai import curve, metrics, paired
+from isekai.statistics import curve, metrics, paired
 
 SHOTS = (0, 1, 2, 4, 8, 16)
 
@@ -30,7 +30,7 @@ def planted(heights, rng, *, clusters=20, answers=32, spread=0.1):
 
 
 def test_a_shot_count_stands_where_the_plots_put_it():
-    from isekai import plots
+    from isekai.reports import plots
 
     assert [curve.place(k) for k in (0, 1, 2, 4, 16)] == [0, 1, 2, 3, 5]
     assert [curve.place(k) for k in range(40)] == [plots.place(k) for k in range(40)]

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from isekai import dataset as datasets
-from isekai import export, metrics
+from isekai import export
 from isekai.errors import IsekaiError
 from isekai.exports import inspect_entries, inspect_log
 from isekai.exports.order import Order
 from isekai.runs import Run
+from isekai.statistics import metrics
 from isekai.templates import fold
 from isekai.types import Prediction
 from tests.exporting import HOSTILE, KEY, small, small_run

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isekai import headings, selection, variants
+from isekai import selection, variants
+from isekai.reports import headings
 
 
 @pytest.mark.parametrize(

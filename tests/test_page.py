@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from isekai import bench, mistakes, page, runs
+from isekai import bench, runs
 from isekai.dataset import Dataset
+from isekai.reports import mistakes, page
 from isekai.runs import Run
 from isekai.setup import Setup
 

@@ -18,8 +18,8 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from isekai import plots
-from isekai.lettering import readable, spread
+from isekai.reports import plots
+from isekai.reports.lettering import readable, spread
 from tests.test_report import result
 
 RESULTS = [
@@ -35,7 +35,7 @@ RESULTS = [
 
 SCRIPT = """
 import sys
-from isekai import plots
+from isekai.reports import plots
 from tests.test_plots import RESULTS
 sys.stdout.buffer.write(plots.curves(RESULTS)[sys.argv[1]])
 """

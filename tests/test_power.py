@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from isekai import paired, power
 from isekai.errors import DataError, IsekaiError
+from isekai.statistics import paired, power
 
 SPREAD = power.Spread(between=0.004, within=0.03, clusters=20, episodes=4, source="as planted")
 

@@ -74,7 +74,7 @@ PASSING = [
     "429",
     retry_after(0.02),
     retry_after(0.02, form="ms"),
-    retry_after(0.5, form="date"),
+    partial(retry_after, 1, form="date"),  # the date is that of the test
     retry_after(0.02, status=503),
     "408",
     "500",
@@ -92,16 +92,14 @@ PASSING = [
     Fault(kind="error in 200", code="429"),
     Fault(kind="error in 200", code="502"),
 ]
-NAMES = [
-    fault if isinstance(fault, str) else f"{fault.kind} {fault.code}{fault.headers}"
-    for fault in PASSING
-]
 
 
-@pytest.mark.parametrize("fault", PASSING, ids=NAMES)
+@pytest.mark.parametrize("fault", PASSING, ids=range(len(PASSING)))
 def test_a_fault_that_passes_costs_another_try_and_no_answer(ask, fault):
+    fault = fault() if callable(fault) else fault
+    awaited = isinstance(fault, Fault) and fault.kind.startswith(("stall", "trickle"))
     with serve(["500", fault]) as server:
-        assert texts(ask(server, timeout=QUICK)) == GOOD
+        assert texts(ask(server, timeout=QUICK if awaited else 30)) == GOOD
         assert len(server.asked) == 3
 
 
@@ -124,7 +122,8 @@ def test_a_fault_that_passes_costs_another_try_and_no_answer(ask, fault):
 def test_a_fault_that_stays_fails_its_own_query_alone_and_says_why(ask, fault, reason):
     asked = sweep(cuts=(2, 4), queries=2)
     with serve([None, fault, fault]) as server:
-        said = texts(ask(server, retries=1, timeout=QUICK), asked)
+        timeout = QUICK if "no whole answer" in reason else 30
+        said = texts(ask(server, retries=1, timeout=timeout), asked)
         assert len(server.asked) == 5
     good = [(text, None) for text in truth(asked)]
     assert said[:1] + said[2:] == good[:1] + good[2:]
@@ -210,18 +209,19 @@ def test_a_pause_beyond_all_patience_stops_the_run(ask):
 
 def test_a_server_that_was_never_there_is_told_at_once(ask):
     with serve() as server:
-        adapter = ask(server)
-    before = time.monotonic()
-    with pytest.raises(IsekaiError, match=r"no connection: .*start the server, or correct -o bas"):
-        texts(adapter)
-    assert time.monotonic() - before < 2
+        server.stop()
+        before = time.monotonic()
+        with pytest.raises(IsekaiError, match=r"no connection: .*; start the server, or correct"):
+            texts(ask(server, retries=20))
+        assert time.monotonic() - before < 2
 
 
 def test_a_server_that_is_gone_fails_what_it_was_asked_last(ask):
     with serve() as server:
         adapter = ask(server, retries=1)
         assert texts(adapter) == GOOD
-    [(text, error)] = texts(adapter)
+        server.stop()
+        [(text, error)] = texts(adapter)
     assert text == ""
     assert error.startswith("no connection: ")
     assert error.endswith(" (2 tries)")
@@ -320,7 +320,7 @@ def test_one_request_at_a_time_and_64_give_the_same_responses(ask):
             adapter = ask(server, concurrency=width, retries=12)
             with ThreadPoolExecutor(adapter.sweeps) as pool:
                 said[width] = list(pool.map(partial(texts, adapter), sweeps))
-            assert server.peak == 1 if width == 1 else server.peak > 4
+            assert (server.peak == 1) == (width == 1)
     assert said[1] == said[64] == [[(text, None) for text in truth(s)] for s in sweeps]
 
 
@@ -351,9 +351,9 @@ def test_a_pause_that_the_server_asks_for_is_kept_by_all(ask):
 
 def test_requests_a_minute_are_kept(ask):
     with serve() as server:
+        began = time.monotonic()
         texts(ask(server, rpm=1200), sweep(cuts=(2,), queries=5))
-        times = [request.began for request in server.asked]
-    assert times[-1] - times[0] >= 4 * 0.05 * 0.9
+        assert server.asked[-1].began - began >= 4 * 0.05
 
 
 def test_the_queries_of_a_cut_find_its_prefix_in_the_servers_cache(ask):

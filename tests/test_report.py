@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from isekai import headings, metrics, report
 from isekai.errors import DataError
+from isekai.reports import headings, tables
+from isekai.statistics import metrics
 from isekai.types import Outcome, Result
 
 
@@ -45,7 +46,7 @@ def result(model="knn", task="twin", shots=1, way=2, **counts: int) -> Result:
     ],
 )
 def test_a_cell_says_all_that_happened(counts, cell):
-    assert re.fullmatch(cell, " ".join(report.cell(result(**counts))))
+    assert re.fullmatch(cell, " ".join(tables.cell(result(**counts))))
 
 
 RESULTS = [
@@ -59,7 +60,7 @@ RESULTS = [
 
 
 def test_markdown_has_a_row_for_each_task_and_model_and_states_chance_n_and_clusters():
-    lines = report.markdown(RESULTS).splitlines()
+    lines = tables.markdown(RESULTS).splitlines()
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
     header, rule, knn, other, three = [[cell.strip() for cell in row] for row in rows]
     assert header == ["task", "model", "0 (0)", "1 (2–3)", "2 (4)", "n (clusters)"]
@@ -77,7 +78,7 @@ def test_markdown_has_a_row_for_each_task_and_model_and_states_chance_n_and_clus
 
 
 def test_what_did_not_happen_is_not_explained():
-    text = report.markdown([result(shots=1, correct=3, wrong=1)])
+    text = tables.markdown([result(shots=1, correct=3, wrong=1)])
     assert "abstention" not in text
     assert "Failed" not in text
     assert "Chance is .50." in text
@@ -85,12 +86,12 @@ def test_what_did_not_happen_is_not_explained():
 
 def test_the_terminal_shows_the_same_cells_within_80_columns():
     console = Console(width=80, file=io.StringIO(), color_system=None)
-    console.print(report.table(RESULTS))
+    console.print(tables.table(RESULTS))
     shown = console.file.getvalue()
     assert max(map(len, shown.splitlines())) <= 80
     assert "…" not in shown
     for one in RESULTS:
-        assert all(words in shown for words in report.cell(one))
+        assert all(words in shown for words in tables.cell(one))
     assert "n (clusters) 38–40 (4), chance .50" in shown
     assert "n (clusters) 39 (4), chance .33" in shown
 
@@ -123,7 +124,7 @@ VERDICTS = {
 
 
 def test_controls_stand_below_the_plain_row_of_their_model_and_are_explained_once():
-    lines = report.markdown(CONTROLLED, VERDICTS).splitlines()
+    lines = tables.markdown(CONTROLLED, VERDICTS).splitlines()
     rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines if line.startswith("|")]
     cells = [[cell.strip() for cell in row] for row in rows]
     assert cells[0][:4] == ["task", "model", "control", "0 (0)"]
@@ -146,9 +147,9 @@ def test_controls_stand_below_the_plain_row_of_their_model_and_are_explained_onc
 
 def test_a_control_without_plain_episodes_still_says_whose_it_is():
     results = [control("blind", result(model="m", correct=1))]
-    plain, blind = report.rows(results)
+    plain, blind = tables.rows(results)
     assert (plain.heading, plain.results, blind.heading) == ("m", {}, "blind")
-    assert "| twin | m | plain |" in report.markdown(
+    assert "| twin | m | plain |" in tables.markdown(
         [control("blind", result(model="m", correct=1))]
     )
 
@@ -156,30 +157,30 @@ def test_a_control_without_plain_episodes_still_says_whose_it_is():
 def test_orders_show_their_spread_and_what_flips():
     shown = control("order=3", result(correct=30, wrong=10), spread=0.0312)
     shown = replace(shown, metrics={**shown.metrics, "flips": FLIPS})
-    assert report.cell(shown)[2:] == ("sd .03", "25 % flip")
+    assert tables.cell(shown)[2:] == ("sd .03", "25 % flip")
     none = metrics.share([("0", False), ("1", False)])
     shown = replace(shown, metrics={**shown.metrics, "flips": none})
-    assert report.cell(shown)[3] == "0 % flip"
-    assert "sd is the standard deviation" in report.markdown([shown])
+    assert tables.cell(shown)[3] == "0 % flip"
+    assert "sd is the standard deviation" in tables.markdown([shown])
 
 
 def test_the_released_metric_has_a_row_of_its_own_under_its_own_name():
     strict = result(shots=1, correct=20, wrong=20)
     released = metrics.share([("0", True), ("1", True), ("2", False)])
     both = replace(strict, metrics={**strict.metrics, "accuracy_lcl": released})
-    accuracy, lcl = report.rows([both])
+    accuracy, lcl = tables.rows([both])
     assert accuracy.cell(1)[0] == ".50"
     assert lcl.cell(1)[0] == ".67"
-    assert lcl.heading == report.RELEASED
+    assert lcl.heading == tables.RELEASED
     assert lcl.behind == "3 (3)"
-    text = report.markdown([both])
-    assert f"| {report.RELEASED} |" in text
+    text = tables.markdown([both])
+    assert f"| {tables.RELEASED} |" in text
     assert "arXiv:2308.07891" in text
 
 
 def shown(results, verdicts=None, width: int = 80) -> str:
     console = Console(width=width, file=io.StringIO(), color_system=None)
-    console.print(report.table(results, verdicts))
+    console.print(tables.table(results, verdicts))
     return console.file.getvalue()
 
 
@@ -208,7 +209,7 @@ def test_many_shot_counts_and_long_names_stay_within_80_columns_and_lose_nothing
     assert "…" not in text
     for k in range(count):
         assert f"{k} ({2 * k})" in text
-    assert text.count(report.cell(results[0])[1]) == len(results)
+    assert text.count(tables.cell(results[0])[1]) == len(results)
     for piece in headings.broken(long, 15 if count > 1 else 60):
         assert any(line.startswith(piece) for line in text.splitlines())
 
@@ -223,14 +224,14 @@ def test_an_escape_sequence_in_a_name_does_not_reach_the_terminal():
 
 def test_the_kind_of_intervals_is_told():
     one = result(correct=3, wrong=1)
-    assert "Intervals are t intervals over clusters" in report.markdown([one])
+    assert "Intervals are t intervals over clusters" in tables.markdown([one])
     other = replace(one, shots_per_class=2, intervals="bootstrap")
-    assert "Intervals are bootstrap-t intervals over clusters" in report.markdown([other])
-    assert "Intervals are bootstrap-t or t intervals" in report.markdown([one, other])
+    assert "Intervals are bootstrap-t intervals over clusters" in tables.markdown([other])
+    assert "Intervals are bootstrap-t or t intervals" in tables.markdown([one, other])
 
 
 def test_verdicts_are_read_from_results_json_or_are_none():
-    assert report.verdicts_of({"verdicts": VERDICTS}) == VERDICTS
-    assert report.verdicts_of({}) == {}
+    assert tables.verdicts_of({"verdicts": VERDICTS}) == VERDICTS
+    assert tables.verdicts_of({}) == {}
     with pytest.raises(DataError, match="verdicts"):
-        report.verdicts_of({"verdicts": {"twin": 3}})
+        tables.verdicts_of({"verdicts": {"twin": 3}})

@@ -14,7 +14,7 @@ from rich.console import Console
 from isekai import reporting, runs
 from isekai.errors import BusyError, DataError, IsekaiError
 from isekai.files import lock
-from isekai.together import labels, together
+from isekai.reports.together import labels, together
 from tests.test_page import Page, bench_run
 
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isekai import metrics, report, typeset
+from isekai.reports import tables, typeset
+from isekai.statistics import metrics
 from tests.test_report import CONTROLLED, FLIPS, RESULTS, VERDICTS, control, result
 
 HOSTILE = r"[x] \input{/etc/passwd} $a_b^c$ & % # ~ {<|>} --- `\"'"
@@ -118,4 +119,4 @@ def test_all_failed_and_no_results_are_no_reason_to_stop():
     assert (row["accuracy"], row["n_failed"]) == ("", "3")
     assert "100 \\% failed" in typeset.latex([result(failed=3)])
     assert read(typeset.csv([])) == []
-    assert report.rows([]) == []
+    assert tables.rows([]) == []

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from isekai.exports.names import slugs
-from isekai.headings import PLAIN
+from isekai.reports.headings import PLAIN
 from isekai.types import Estimate, Prediction, Result
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from isekai.errors import IsekaiError
 from isekai.exports import cells
 from isekai.exports.names import slugs
 from isekai.exports.order import Files, Order
-from isekai.headings import PLAIN
+from isekai.reports.headings import PLAIN
 from isekai.types import Result
 
 

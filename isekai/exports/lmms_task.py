@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from isekai.exports.order import Files, Order
 from isekai.exports.rows import PACKAGES, asked
-from isekai.headings import PLAIN
+from isekai.reports.headings import PLAIN
 
 
 def files(order: Order) -> Files:

@@ -38,8 +38,8 @@ from inspect_ai.scorer import (
 from inspect_ai.solver import TaskState, generate
 
 try:
-    from isekai import metrics
     from isekai.scoring import outcome
+    from isekai.statistics import metrics
     from isekai.types import Response
 except ImportError as error:  # also where another package has this name
     raise ImportError(

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from isekai import metrics
     from isekai.images import decode
     from isekai.scoring import outcome
+    from isekai.statistics import metrics
     from isekai.types import Estimate, Response
 except ImportError as error:  # also where another package has this name
     raise ImportError(

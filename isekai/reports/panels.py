@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from isekai import headings
-from isekai.lettering import POINT, SIZE, readable, spread, wide
+from isekai.reports import headings
+from isekai.reports.lettering import POINT, SIZE, readable, spread, wide
 from isekai.types import Estimate
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import io
 import re
 from collections.abc import Sequence
 
-from isekai import headings, report
+from isekai.reports import headings, tables
 from isekai.types import Result
 
 # ---------------------------------------------------------------- LaTeX
@@ -20,13 +20,13 @@ _LATEX = {
 
 def latex(
     results: Sequence[Result],
-    verdicts: report.Verdicts | None = None,
+    verdicts: tables.Verdicts | None = None,
     warnings: Sequence[str] = (),
 ) -> str:
     """A floating table for `booktabs`: a block for each task, controls indented below a model."""
-    shots = report.shot_counts(results)
+    shots = tables.shot_counts(results)
     width = len(shots) + 2
-    said = [*warnings, f"{report.TITLE}.", *report.notes(results)]
+    said = [*warnings, f"{tables.TITLE}.", *tables.notes(results)]
     lines = [
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
@@ -35,13 +35,13 @@ def latex(
         "  \\label{tab:isekai}",
         f"  \\begin{{tabular}}{{l{'r' * (width - 1)}}}",
         "    \\toprule",
-        _tex_row(["", *(_tex(report.heading(results, k)) for k in shots), "n (clusters)"]),
+        _tex_row(["", *(_tex(tables.heading(results, k)) for k in shots), "n (clusters)"]),
     ]
     for task in dict.fromkeys(result.task for result in results):
         own = [result for result in results if result.task == task]
-        title = f"\\textbf{{{_tex(task)}}}, chance {report.share(own[0].chance)}"
+        title = f"\\textbf{{{_tex(task)}}}, chance {tables.share(own[0].chance)}"
         lines += ["    \\midrule", _tex_row([f"\\multicolumn{{{width}}}{{l}}{{{title}}}"])]
-        for row in report.rows(own):
+        for row in tables.rows(own):
             lines += ["    \\addlinespace"] if row.plain else []
             name = ("" if row.plain else r"\quad ") + _tex(row.heading)
             cells = [_tex_cell(row.cell(k)) for k in shots]
@@ -49,7 +49,7 @@ def latex(
     lines += ["    \\bottomrule", "  \\end{tabular}"]
     legend = headings.legend(result.control for result in results)
     below = [f"{control}: {words}" for control, words in legend.items()]
-    below += [f"{model} ({task}) {words}" for model, task, words in report.verdict_lines(verdicts)]
+    below += [f"{model} ({task}) {words}" for model, task, words in tables.verdict_lines(verdicts)]
     lines += [f"  \\par\\smallskip\\footnotesize {_tex('. '.join(below))}."] if below else []
     return "\n".join([*lines, "\\end{table}"]) + "\n"
 

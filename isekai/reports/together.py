@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from isekai import report
-from isekai.headings import PLAIN
+from isekai.reports import tables
+from isekai.reports.headings import PLAIN
 from isekai.runs import Run
 
 
@@ -47,7 +47,7 @@ def _renamed(runs: Sequence[Run]) -> list[Run]:
     renamed = []
     for run, label in zip(runs, labels([run.folder for run in runs]), strict=True):
         names = {m: f"{m} ({label})" if counts[m] > 1 else m for m in run.config.models}
-        verdicts = report.verdicts_of(run.told)
+        verdicts = tables.verdicts_of(run.told)
         renamed.append(
             replace(
                 run,
@@ -100,7 +100,7 @@ def _apart(runs: Sequence[Run]) -> list[Run]:
 def _told(parts: Sequence[Run]) -> Mapping[str, object]:
     verdicts: dict[str, dict[str, object]] = defaultdict(dict)
     for part in parts:
-        for task, models in report.verdicts_of(part.told).items():
+        for task, models in tables.verdicts_of(part.told).items():
             verdicts[task] |= models
     return {"verdicts": dict(verdicts)}
 

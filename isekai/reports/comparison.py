@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isekai import curve, headings, power
-from isekai.curve import Plateau
-from isekai.headings import PLAIN
 from isekai.markdown import code, escape
-from isekai.paired import LEAST_CLUSTERS
-from isekai.power import Plan
-from isekai.report import share
+from isekai.reports import headings
+from isekai.reports.headings import PLAIN
+from isekai.reports.tables import share
+from isekai.statistics import curve, power
+from isekai.statistics.curve import Plateau
+from isekai.statistics.paired import LEAST_CLUSTERS
+from isekai.statistics.power import Plan
 from isekai.types import Difference, Estimate
 
 if TYPE_CHECKING:

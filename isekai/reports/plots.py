@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from isekai import headings, report
-from isekai.headings import PLAIN
-from isekai.panels import INK, STYLE, Band, Panel, Series, sheet
+from isekai.reports import headings, tables
+from isekai.reports.headings import PLAIN
+from isekai.reports.panels import INK, STYLE, Band, Panel, Series, sheet
 from isekai.types import Estimate, Result
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -130,13 +130,13 @@ def _panel(
     title: str, results: Sequence[Result], series: Sequence[Series], beside: str, note: str = ""
 ) -> Panel:
     """Accuracy over shots; 0 shots stand on the axis wherever some line has them."""
-    shots = report.shot_counts(results)
+    shots = tables.shot_counts(results)
     return Panel(
         title=title,
         beside=beside,
         series=tuple(series),
         chance=results[0].chance,
-        chance_name=f"chance {report.share(results[0].chance)}",
+        chance_name=f"chance {tables.share(results[0].chance)}",
         ticks=tuple((place(k), str(k)) for k in shots),
         axis="shots",
         note=note,
@@ -271,7 +271,7 @@ def _dials(
                 beside=("" if base == PLAIN else f"{headings.meaning(base)}, ") + f"{shots} shots",
                 series=tuple(series),
                 chance=chance,
-                chance_name=f"chance {report.share(chance)}",
+                chance_name=f"chance {tables.share(chance)}",
                 ticks=tuple((rate, f"{rate:g}".removeprefix("0") or "0") for rate in dial),
                 axis="share of the support set with a false label",
             )

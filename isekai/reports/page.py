@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from isekai import headings, plots, report
 from isekai.files import plain
-from isekai.mistakes import Mistakes, collect
+from isekai.reports import headings, plots, tables
+from isekai.reports.mistakes import Mistakes, collect
 from isekai.runs import Run
 
 MOST = 5000
@@ -43,7 +43,7 @@ def html(
     origins = origins or (run,)
     style, script = _asset("page.css"), _asset("page.js")
     missed = collect(run, images, most=most)
-    results, verdicts = run.results, report.verdicts_of(run.told)
+    results, verdicts = run.results, tables.verdicts_of(run.told)
     names = ", ".join(headings.line(origin.folder.resolve().name) for origin in origins)
     page = _environment().get_template("page.html")
     return page.render(
@@ -54,10 +54,10 @@ def html(
         script=Markup(script),
         warnings=[headings.line(warning) for warning in warnings],
         verdicts=list(_verdicts(verdicts)),
-        table_title=report.TITLE,
+        table_title=tables.TITLE,
         tables=[_table(run, task) for task in dict.fromkeys(r.task for r in results)],
         legend=headings.legend(result.control for result in results),
-        notes=report.notes(results),
+        notes=tables.notes(results),
         curves=inline(plots.curves(results, ["svg"])["svg"], "curves"),
         controls=_controls(run),
         origins=[_made(origin) for origin in origins],
@@ -70,7 +70,7 @@ def html(
 @cache
 def _environment() -> Environment:
     return Environment(
-        loader=PackageLoader("isekai", "_templates"),
+        loader=PackageLoader("isekai.reports", "_templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -117,9 +117,9 @@ def _lead(run: Run) -> str:
     return "; ".join([*parts, *([f"dataset '{name}'"] if name else [])]) + "."
 
 
-def _verdicts(verdicts: report.Verdicts) -> Iterator[dict[str, str]]:
+def _verdicts(verdicts: tables.Verdicts) -> Iterator[dict[str, str]]:
     kinds = {"binds and names": "both"}
-    for model, task, words in report.verdict_lines(verdicts):
+    for model, task, words in tables.verdict_lines(verdicts):
         word, _, numbers = headings.line(words).partition(":")
         yield {
             "model": headings.line(model),
@@ -132,11 +132,11 @@ def _verdicts(verdicts: report.Verdicts) -> Iterator[dict[str, str]]:
 
 def _table(run: Run, task: str) -> dict[str, object]:
     own = [result for result in run.results if result.task == task]
-    shots = report.shot_counts(own)
+    shots = tables.shot_counts(own)
     return {
         "task": headings.line(task),
-        "headings": [report.heading(own, k) for k in shots],
-        "chance": report.share(own[0].chance),
+        "headings": [tables.heading(own, k) for k in shots],
+        "chance": tables.share(own[0].chance),
         "rows": [
             {
                 "plain": row.plain,
@@ -144,7 +144,7 @@ def _table(run: Run, task: str) -> dict[str, object]:
                 "cells": [row.cell(k) for k in shots],
                 "behind": row.behind,
             }
-            for row in report.rows(own)
+            for row in tables.rows(own)
         ],
     }
 

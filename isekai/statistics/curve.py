@@ -7,8 +7,8 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from isekai import metrics, paired
-from isekai.metrics import Clustered
+from isekai.statistics import metrics, paired
+from isekai.statistics.metrics import Clustered
 from isekai.types import Difference, Estimate
 
 Points = Mapping[int, Sequence[tuple[str, bool]]]

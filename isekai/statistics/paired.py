@@ -6,8 +6,8 @@ from typing import TypeVar
 import numpy as np
 from scipy.special import ndtri
 
-from isekai import metrics
-from isekai.metrics import Clustered, Floats
+from isekai.statistics import metrics
+from isekai.statistics.metrics import Clustered, Floats
 from isekai.types import Difference
 
 Hits = Iterable[tuple[str, bool]]

@@ -11,7 +11,7 @@ from scipy.stats import nct
 from scipy.stats import t as student
 
 from isekai.errors import DataError, IsekaiError
-from isekai.metrics import Floats
+from isekai.statistics.metrics import Floats
 
 POWER = 0.8
 LEVEL = 0.05

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from isekai import files, headings
-from isekai.headings import PLAIN
+from isekai import files
 from isekai.markdown import code, escape
+from isekai.reports import headings
+from isekai.reports.headings import PLAIN
 from isekai.types import Estimate, Intervals, Result
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from isekai.headings import line, visible
 from isekai.images import UnreadableImage, decode
+from isekai.reports.headings import line, visible
 from isekai.runs import Run
 from isekai.types import Episode, Example, Outcome, Prediction
 

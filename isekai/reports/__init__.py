@@ -1,0 +1,1 @@
+"""How results are shown: tables, plots, LaTeX, and one page with every wrong answer."""
