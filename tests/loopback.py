@@ -468,7 +468,8 @@ class _Requests(BaseHTTPRequestHandler):
         loopback = self.server.loopback
         length = int(self.headers["Content-Length"])
         raw = self.rfile.read(length)
-        if len(raw) < length:  # the client went away in the middle of its question
+        if len(raw) < length or not loopback.pause(0):
+            _break(self.connection)  # one side went away in the middle of the question
             self.close_connection = True
             return
         request = Asked(

@@ -63,7 +63,7 @@ def test_the_nouns_and_errors_need_the_standard_library_alone():
 
 
 def test_heavy_packages_come_late_or_at_the_top_of_what_is_loaded_late():
-    """Plugins, plots and what other tools run may name them at the top: nothing else loads these."""
+    """Plugins, plots and what others run may name them at the top: nothing else loads these."""
     late = (
         "isekai.embedders.",
         "isekai.exports.packages.",

@@ -14,7 +14,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 def commands() -> list[str]:
     blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    whole = (block.replace("\\\n", "") for block in blocks)
+    lines = [line.split("#")[0].strip() for block in whole for line in block.splitlines()]
     return [line for line in lines if line]
 
 
@@ -37,7 +38,7 @@ def test_every_option_that_the_readme_names_exists():
 
     from isekai.cli import app
 
-    known = {
+    known = {"--help"} | {
         option
         for command in get_command(app).commands.values()
         for parameter in command.params
