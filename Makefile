@@ -12,7 +12,7 @@ demo: $(VENV)/.demo  ## draw a few groups, build a dataset, bench four models: a
 	$(BIN)/isekai demo
 
 test: $(VENV)/.test  ## run the tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 check: $(VENV)/.test ## lint, formatting and types: what CI runs besides the tests
 	$(BIN)/ruff check .

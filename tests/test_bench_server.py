@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -237,21 +238,23 @@ print(kills)
 
 
 def test_two_processes_on_one_folder_do_not_mix(tiny_dataset, tmp_path):
-    with serve(delay=0.02) as server:
-        first = subprocess.Popen(
-            words(server, tiny_dataset, tmp_path / "run"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while not (tmp_path / "run" / "predictions.jsonl").exists():
-            time.sleep(0.01)
-        second = subprocess.run(
-            words(server, tiny_dataset, tmp_path / "run"), capture_output=True, text=True
-        )
-        assert second.returncode == 1
-        assert "another isekai process works here" in second.stderr
-        assert second.stderr.count("\n") == 1
-        assert first.wait(60) == 0
+    go_on = threading.Event()
+
+    def patient(support: list[tuple[bytes, str]], query: bytes | None) -> str:
+        go_on.wait(60)
+        return support[-1][1] if support else ""
+
+    with serve(answer=patient) as server:
+        asked = words(server, tiny_dataset, tmp_path / "run", "--no-probe")
+        with subprocess.Popen(asked, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+            while not server.asked:
+                time.sleep(0.01)
+            second = subprocess.run(asked, capture_output=True, text=True)
+            go_on.set()
+            assert first.wait(60) == 0
+    assert second.returncode == 1
+    assert "another isekai process works here" in second.stderr
+    assert second.stderr.count("\n") == 1
     assert len(read_jsonl(tmp_path / "run" / "predictions.jsonl", Prediction)) == 12 * 3 * 8
 
 
