@@ -40,8 +40,8 @@ def no_text(finish: str | None, *, thought: bool) -> str:
     if finish == "refusal":
         return "no text: the model refused"
     if thought:
-        return f"no text{but}, which ended with '{finish}'; switch reasoning off with -o extra=…"
-    return f"no text; it ended with '{finish}'; run the same command to ask again"
+        return f"no text{but}, which ended with {finish!r:.40}; switch it off with -o extra=…"
+    return f"no text; it ended with {finish!r:.40}; run the same command to ask again"
 
 
 class Exchange:
