@@ -84,14 +84,20 @@ def verdicts(
 def _constant(
     predictions: Sequence[Prediction], known: Mapping[str, Episode], task: str, model: str
 ) -> float:
-    """The share of plain support sets behind which all queries get the same answer."""
+    """The share of plain support sets behind which all queries get the same answer.
+
+    Of those alone that were asked for more than one label: elsewhere one answer can be right.
+    """
     said: dict[tuple[int, int], set[str | None]] = defaultdict(set)
+    wanted: dict[tuple[int, int], set[str]] = defaultdict(set)
     for row in predictions:
         episode = known[row.episode_id]
         plain = episode.task == task and episode.control == "none" and row.shots > 0
         if plain and row.model == model and row.outcome != "failed":
             said[episode.seed, row.shots].add(row.answer)
-    return sum(len(answers) == 1 for answers in said.values()) / max(1, len(said))
+            wanted[episode.seed, row.shots].add(row.target)
+    told = [len(said[shown]) == 1 for shown, targets in wanted.items() if len(targets) > 1]
+    return sum(told) / max(1, len(told))
 
 
 def judge(

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from isekai import variants, verdict
+from isekai import plugins, variants, verdict
 from isekai.asking import predict
 from isekai.types import Episode
 from isekai.verdict import judge
 from model_adapters.planted import Planted
 from tests.test_controls import changed, folded, listed, two_way
+from tests.test_lists import published
 
 DATASET = listed(groups=10)
 KNOWN = {entry.image_id: DATASET.concept(entry.concept) for entry in DATASET.entries}
@@ -49,6 +50,26 @@ def test_a_model_that_scores_by_true_names_alone_is_not_said_to_bind():
     found = judged("namer", "true", controls=["blind", "swap"])
     assert found.verdict == "names"
     assert "1.00 [" in found.words
+
+
+def test_published_questions_with_one_query_each_do_not_make_a_guesser():
+    dataset = published(pairs=10)
+    plain = list(
+        plugins.load("tasks", "lists")(
+            dataset, shots=(1,), queries=1, episodes=1, labels="fantasy", seed=0
+        )
+    )
+    episodes = [*plain, *changed("blind", plain, dataset)]
+    oracle = Planted("binder")
+    shows = {one.query: dataset.concept(one.concept) for one in dataset.lists}
+    for one in dataset.lists:
+        for label, ids in zip(one.labels, (one.positives, one.negatives), strict=True):
+            shows |= dict.fromkeys(ids, dataset.concept(label))
+    oracle.inform(shows)
+    rows = [row for e in episodes for row in predict("it", oracle, e, folded(e))]
+    found = verdict.verdicts(rows, episodes, ["it"], "fantasy")["lists"]["it"]
+    assert found.verdict == "binds"
+    assert "one answer" not in found.words
 
 
 def test_without_blind_there_is_no_verdict():
