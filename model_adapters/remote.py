@@ -120,9 +120,9 @@ class Remote(ABC):
         """Cut by cut: its first query alone, then the others together behind the same prefix, which
         the server needn't read again.
         """
-        rank = next(self._ranks)
+        rank, line = next(self._ranks), self._open()
         for requests in self._chat.requests(sweep, self._where):
-            yield from self._open().run(self._cut(requests, rank))
+            yield from line.run(self._cut(requests, rank))  # none after `close`: nobody waits
 
     def probe(self, sweep: Sweep) -> None:
         """Ask the sweep's first query behind its longest cut, and again with one image fewer.

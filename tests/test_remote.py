@@ -387,6 +387,19 @@ def test_what_nobody_waits_for_is_given_up(ask):
         assert texts(adapter) == GOOD  # it can be asked again
 
 
+def test_a_sweep_that_is_given_up_between_two_cuts_asks_no_more(ask):
+    with serve() as server:
+        adapter, asked = ask(server), sweep()
+        said = adapter.respond(asked)
+        for _ in asked.queries:
+            next(said)
+        before = len(server.asked)
+        adapter.close()
+        with pytest.raises(CancelledError):
+            next(said)
+        assert len(server.asked) == before
+
+
 def test_an_adapter_that_is_let_go_leaves_no_thread():
     before = set(threading.enumerate())
 
