@@ -59,9 +59,13 @@ def refuse_without_prior(episodes: Sequence[Episode]) -> None:
     for episode in episodes:
         for shots in episode.shots:
             if _question(episode, shots, 0) not in there:
+                alike = "text" if episode.control == "none" else f"{episode.control}+text"
+                mend = f"ask the control '{alike}', too"
+                if episode.control.startswith("select="):  # has no text: random labels come up
+                    mend = "leave it out, or take another ranking"
                 raise IsekaiError(
-                    f"--ranking prior has no prior for '{episode.control}' at {shots} shots: ask "
-                    "the control 'text', too (words=true+text where the words are the true names)"
+                    f"--ranking prior has no prior for '{episode.control}' at {shots} shots, the "
+                    f"same words in the same order without pictures: {mend}"
                 )
 
 
@@ -80,9 +84,10 @@ def _is_text(episode: Episode) -> bool:
 
 
 def _question(episode: Episode, shots: int, query: int) -> tuple[object, ...]:
-    """What a question and its prior have in common: the words, the query and the shot count."""
-    words = tuple(sorted(episode.labels.values()))
-    return episode.task, episode.seed, words, episode.queries[query].image_id, shots
+    """What a question and its prior have in common: the query, and all words in their order."""
+    labels = episode.labels
+    said = tuple(one.word or labels[one.concept] for one in episode.support[: len(labels) * shots])
+    return episode.task, episode.seed, tuple(labels.values()), said, episode.queries[query].image_id
 
 
 # ---------------------------------------------------------------- cells

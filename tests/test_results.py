@@ -121,7 +121,37 @@ def test_a_prior_that_was_not_measured_is_asked_for():
     with pytest.raises(IsekaiError, match="no prior for 'words=true' at 1 shots"):
         results.refuse_without_prior(episodes)
     results.refuse_without_prior([*episodes, *changed("words=true+text", plain)])
-    results.refuse_without_prior([*episodes[: -len(plain)], *changed("order=2", plain)])
+    for control in ("order=2", "swap"):  # other words than `text` has, or in another order
+        moved = [*episodes[: -len(plain)], *changed(control, plain)]
+        with pytest.raises(IsekaiError, match=f"ask the control '{control}\\+text', too"):
+            results.refuse_without_prior(moved)
+        results.refuse_without_prior([*moved, *changed(f"{control}+text", plain)])
+
+
+class Recent:
+    """Leans far towards the label seen last, and a little towards what pictures say."""
+
+    provenance: ClassVar[dict[str, object]] = {}
+
+    def respond(self, sweep: Sweep) -> Iterator[Response]:
+        shown = {turn.image.id: turn.label for turn in sweep.support if turn.image}
+        for cut in sweep.cuts:
+            for query in sweep.queries:
+                hint = shown.get(query.image.id) if query.image else None
+                last = sweep.support[cut - 1].label
+                scores = {label: 5.0 * (label == last) + (label == hint) for label in sweep.labels}
+                yield Response(text="", label_logprobs=scores)
+
+
+def test_a_prior_is_that_of_the_same_words_in_the_same_order():
+    plain = [
+        replace(e, queries=e.support[:2]) for e in two_way(shots=(1,), episodes=4)
+    ]  # each query is in the support set: it says what is right
+    names = ("text", "swap", "swap+text")
+    episodes = [*plain, *(one for name in names for one in changed(name, plain))]
+    scored = results.score(said(Recent(), episodes), episodes, "prior")
+    with_pictures = [row for row in scored if not row.episode_id.endswith("text")]
+    assert {row.outcome for row in with_pictures} == {"correct"}
 
 
 def test_scoring_again_changes_nothing_but_answers_and_outcomes():
