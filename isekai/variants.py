@@ -83,6 +83,12 @@ def refuse_value(control: str, value: str) -> None:
         raise IsekaiError(f"control '{control}={value}': '{control}' takes no value")
 
 
+def refuse_false_before(control: str, episode: Episode) -> None:
+    """For a control that changes the words, which what was said falsely would not follow."""
+    if any(example.word is not None for example in episode.support):
+        raise IsekaiError(f"control '{control}' goes before 'false': write {control}+false=…")
+
+
 def _control(name: str, dataset: "Dataset") -> Variant:
     changes = []
     for word in name.split("+"):

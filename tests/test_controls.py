@@ -34,6 +34,15 @@ def changed(name: str, episodes: list[Episode], dataset=DATASET) -> list[Episode
 # ---------------------------------------------------------------- what a control changes
 
 
+@pytest.mark.parametrize("control", ["swap", "words=true"])
+def test_words_that_were_said_falsely_are_not_left_behind_by_a_change_of_words(control):
+    with pytest.raises(IsekaiError, match=f"'{control}' goes before 'false'"):
+        changed(f"false=1+{control}", two_way())
+    for made in changed(f"{control}+false=1", two_way()):
+        assert {example.word for example in made.support} == set(made.labels.values())
+        assert all(example.word != made.labels[example.concept] for example in made.support)
+
+
 def test_blind_greys_the_support_set_and_nothing_else():
     for episode, made in zip(two_way(), changed("blind", two_way()), strict=True):
         assert {example.shown for example in made.support} == {"grey"}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from isekai.types import Episode
-from isekai.variants import refuse_value
+from isekai.variants import refuse_false_before, refuse_value
 
 if TYPE_CHECKING:
     from isekai.dataset import Dataset
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def swap(episode: Episode, *, dataset: "Dataset", value: str) -> Iterator[Episode]:
     """Each concept takes the next one's word; the words keep the order in which they are listed."""
     refuse_value("swap", value)
+    refuse_false_before("swap", episode)
     concepts, words = list(episode.labels), list(episode.labels.values())
     turned = [*concepts[1:], concepts[0]]
     yield replace(episode, labels=dict(zip(turned, words, strict=True)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, get_args
 from isekai.episodes import words as draw
 from isekai.errors import IsekaiError
 from isekai.types import Episode, LabelWords
+from isekai.variants import refuse_false_before
 
 if TYPE_CHECKING:
     from isekai.dataset import Dataset
@@ -20,6 +21,7 @@ def words(episode: Episode, *, dataset: "Dataset", value: str) -> Iterator[Episo
     """The words that the episode would have had with `--labels`."""
     for kind in get_args(LabelWords):
         if value == kind:
+            refuse_false_before(f"words={kind}", episode)
             labels = draw(dataset, tuple(episode.labels), kind, episode.seed)
             yield replace(episode, labels=labels)
             return
