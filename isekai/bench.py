@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from isekai import asking, files, progress, runs
+from isekai import asking, files, progress, recording
 from isekai.protocols import Informed, ModelAdapter, Probing, Telling
 from isekai.setup import Setup
 from isekai.types import Episode, Prediction
@@ -20,20 +20,20 @@ def run(
     and asks again what failed; one of another setup is refused, unless `force` removes it.
     """
     work = prepare(setup, adapters)
-    runs.refuse_foreign(out)
+    recording.refuse_foreign(out)
     with files.lock(out), files.explained(out):
         files.sweep_temporaries(out)
-        if runs.settle(out, work.config, work.episodes, force=force):
+        if recording.settle(out, work.config, work.episodes, force=force):
             progress.tell(f"{out}: complete, nothing to do")
             return out
         wall = _evaluate(out, work)
         where = {"name": work.dataset.name, "path": setup.data}
-        runs.conclude(
+        recording.conclude(
             out,
             work.config,
             work.episodes,
             files.read_jsonl(out / "predictions.jsonl", Prediction),
-            provenance=runs.provenance(work.config, where),
+            provenance=recording.provenance(work.config, where),
             wall=wall,
         )
     return out
@@ -48,7 +48,7 @@ def _evaluate(out: Path, work: Work) -> Mapping[str, object]:
     An adapter is let go when its turn is over, so that models need not fit into memory together.
     """
     path = out / "predictions.jsonl"
-    done = runs.answered(out, work.adapters, work.episodes)
+    done = recording.answered(out, work.adapters, work.episodes)
     files.write_jsonl(path, [row for rows in done.values() for row in rows])
     seconds: dict[str, float] = {}
     asked: dict[str, int] = {}
@@ -66,6 +66,8 @@ def _evaluate(out: Path, work: Work) -> Mapping[str, object]:
                 asked[name] += len(rows)
                 told = f" · {adapter.status()}" if isinstance(adapter, Telling) else ""
                 advance(what=name + told)
+            if asked[name] and isinstance(adapter, Telling):
+                progress.tell(f"{name}: {adapter.status()}")
             seconds[name] = round(time.monotonic() - started, 3)
     in_order = [done[name, episode.id] for name in names for episode in work.episodes]
     files.write_jsonl(path, [row for rows in in_order for row in rows])

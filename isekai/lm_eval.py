@@ -2,17 +2,15 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from isekai.exports import cells
 from isekai.exports.keys import cleaned
 from isekai.exports.names import slugs
 from isekai.files import plain
+from isekai.runs import Run
 from isekai.statistics import metrics
 from isekai.types import Prediction, Result
-
-if TYPE_CHECKING:
-    from isekai.runs import Run
 
 _NAMES = {"accuracy": "acc", "accuracy_lcl": "acc_lcl", "abstain": "abstain"}
 """What the harness calls the metrics that it is told of."""
@@ -23,7 +21,7 @@ def file_names(models: Sequence[str]) -> dict[str, str]:
     return {model: f"{slug}.json" for model, slug in slugs(models).items()}
 
 
-def results(run: "Run", model: str) -> dict[str, Any]:
+def results(run: Run, model: str) -> dict[str, Any]:
     """What `lm_eval --output_path` would have written (lm_eval 0.4.13, `result_schema.py`).
 
     Each task, control and shot count is a task of its own. Beside `acc` stand the ends of its 95 %
@@ -114,7 +112,7 @@ def _answers(result: Result) -> int:
     return sum(result.outcomes.values()) - result.outcomes.get("failed", 0)
 
 
-def _config(run: "Run", id: str, result: Result) -> dict[str, object]:
+def _config(run: Run, id: str, result: Result) -> dict[str, object]:
     """What the harness calls the task's config: how it was asked."""
     template = run.config.template
     return {
@@ -141,7 +139,7 @@ def _config(run: "Run", id: str, result: Result) -> dict[str, object]:
     }
 
 
-def _ours(run: "Run", own: Mapping[str, Result]) -> dict[str, object]:
+def _ours(run: Run, own: Mapping[str, Result]) -> dict[str, object]:
     """Everything that a result of isekai holds, and what all of them rest on."""
     return {
         "tasks": {id: {**plain(one), "in_words": cells.words(one)} for id, one in own.items()},
@@ -153,13 +151,13 @@ def _ours(run: "Run", own: Mapping[str, Result]) -> dict[str, object]:
     }
 
 
-def dataset(run: "Run") -> Mapping[str, Any]:
+def dataset(run: Run) -> Mapping[str, Any]:
     """What the run tells of its dataset: `fingerprint`, `name`, `path`."""
     found: Mapping[str, Any] = run.told.get("provenance", {}).get("dataset", {})
     return found
 
 
-def version(run: "Run") -> str | None:
+def version(run: Run) -> str | None:
     """Of isekai, as the run was made with it."""
     found: str | None = run.told.get("provenance", {}).get("environment", {}).get("isekai")
     return found

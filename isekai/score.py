@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from isekai import files, progress, runs
+from isekai import files, progress, recording, runs
 from isekai.errors import DataError
 from isekai.files import read_json, read_jsonl
 from isekai.types import Episode, Intervals, Prediction, Ranking
@@ -25,7 +25,7 @@ def run(
         config = read_json(folder / "config.json", runs.Config)
         episodes = read_jsonl(folder / "episodes.jsonl", Episode)
         predictions = read_jsonl(folder / "predictions.jsonl", Prediction)
-        there = runs.answered(folder, config.models, episodes, failed=True)
+        there = recording.answered(folder, config.models, episodes, failed=True)
         missing = len(config.models) * len(episodes) - len(there)
         if missing or not (folder / "results.json").exists():
             raise DataError(
@@ -38,7 +38,7 @@ def run(
             ranking=ranking or config.ranking,
             intervals=intervals or config.intervals,
         )
-        rows = runs.conclude(
+        rows = recording.conclude(
             folder,
             config,
             episodes,
