@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from isekai.episodes import generator
 from isekai.errors import DataError, SpecError, did_you_mean
 from isekai.files import explained, parse
 from isekai.images import grey_like
@@ -75,7 +76,9 @@ def read(name: str) -> Template:
 
 def fold(episode: Episode, template: Template, image: Callable[[str], EncodedImage]) -> Sweep:
     """The episode in the template's words, with the bytes of its images (`image` fetches them)."""
-    words = tuple(episode.labels.values())
+    # Published questions have the positive label first, and it may always be the right one.
+    told = tuple(episode.labels.values())
+    words = tuple(told[i] for i in generator(episode.seed, "listed").permutation(len(told)))
     for word in words:
         if IMAGE in word or "{" in word:
             raise DataError(f"the label '{word}' holds '{IMAGE}' or a brace; take --labels fantasy")

@@ -257,6 +257,7 @@ class Sweep:
     """Support turns shown at each shot count, ascending."""
     queries: tuple[Turn, ...]
     labels: tuple[str, ...]
+    """In the order in which they are listed, which says nothing of what is right."""
     instruction: str = ""
     """Said once, before everything; empty for nothing."""
     query_instruction: str = ""

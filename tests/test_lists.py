@@ -12,6 +12,7 @@ from isekai.dataset import Dataset, Entry, Listed
 from isekai.errors import DataError
 from isekai.tasks.lists import lists
 from isekai.types import Concept, Episode, Group
+from tests.test_controls import folded
 
 ASKED = {"shots": (0, 1, 3), "queries": 1, "episodes": 1, "labels": "fantasy", "seed": 0}
 
@@ -94,6 +95,17 @@ def test_ids_hold_the_pair_the_seed_and_the_published_number():
 def test_how_many_episodes_or_queries_are_asked_for_changes_nothing():
     dataset = published()
     assert drawn(dataset, queries=9, episodes=5) == drawn(dataset)
+
+
+def test_whoever_says_what_is_listed_first_is_right_half_of_the_time_though_positives_are_asked():
+    dataset = published(pairs=200, lines=(0,))  # the query shows the positive thing in all
+    assert all(one.concept == one.labels[0] for one in dataset.lists)
+    right = 0
+    for episode in drawn(dataset):
+        told = folded(episode, "choices")
+        assert " or ".join(told.labels) in told.queries[0].question
+        right += told.labels[0] == episode.labels[episode.queries[0].concept]
+    assert 80 <= right <= 120
 
 
 def test_true_names_are_those_published_and_made_up_words_follow_the_seed():

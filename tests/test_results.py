@@ -100,7 +100,7 @@ def test_labels_are_ranked_as_they_are_by_the_token_or_less_their_prior():
     plain = two_way(shots=(1,))
     episodes = [*plain, *changed("text", plain)]
     rows = said(Scored(), episodes)
-    labels = {episode.id: tuple(episode.labels.values()) for episode in episodes}
+    labels = {episode.id: folded(episode).labels for episode in episodes}
 
     def answers(ranking):
         scored = results.score(rows, episodes, ranking)

@@ -28,8 +28,9 @@ def lists(
     """One episode a question, with its one query; its cluster is its pair of names.
 
     The k-shot support set is the first k positives and the first k negatives. The positive label
-    stands first, as published; in the support set which of the two comes first changes by chance
-    from pair to pair of pictures. The seed moves that order and made-up words, nothing else.
+    stands first in `labels`, as published, which the released metric needs. In the support set and
+    where labels are listed, which of the two comes first changes by chance. The seed moves these
+    orders and made-up words, nothing else.
     """
     if not dataset.lists:
         raise DataError(
