@@ -312,8 +312,10 @@ def bench(
     if json_:
         typer.echo((made / "results.json").read_text(encoding="utf-8"), nl=False)
         return
-    _show(made)
+    answered = _show(made)
     typer.echo(made)
+    if not answered:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -453,8 +455,8 @@ def _json(value: object) -> str:
     return json.dumps(files.plain(value), indent=2, ensure_ascii=False)
 
 
-def _show(run: Path) -> None:
-    """The table of a run, and what follows from it, on stderr."""
+def _show(run: Path) -> bool:
+    """The table of a run, and why what failed did, on stderr; False if nothing was answered."""
     from rich.console import Console
 
     from isekai import runs
@@ -462,16 +464,33 @@ def _show(run: Path) -> None:
 
     there = runs.read(run)
     Console(stderr=True).print(tables.table(there.results, tables.verdicts_of(there.told)))
+    for reason, count in there.told["failures"].items():
+        typer.echo(f"{count} failed: {reason}", err=True)
+    if there.told["failures"]:
+        typer.echo("the same `isekai bench` command asks them again", err=True)
+    return any(row.outcome != "failed" for row in there.predictions)
 
 
 @app.command()
-def models(json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False) -> None:
-    """List the models that can be measured, and what each of them is."""
+def models(
+    name: Annotated[
+        str | None, typer.Argument(help="One of them, with the options that it takes.")
+    ] = None,
+    json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """List the models that can be measured; with a name, tell all about one."""
     import inspect
 
     from isekai import plugins
     from isekai.errors import IsekaiError
 
+    if name is not None:
+        factory = plugins.load("adapters", name)
+        typer.echo(f"{inspect.getdoc(factory)}\n")
+        for option in inspect.signature(factory).parameters.values():
+            default = "" if option.default is option.empty else f"={option.default}"
+            typer.echo(f"  -o {option.name}{default}")
+        return
     about = {}
     for name in plugins.names("adapters"):
         try:

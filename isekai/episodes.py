@@ -49,7 +49,10 @@ def draw(
     that a run over several seeds holds the episodes of runs over each of them.
     """
     if not units:
-        raise DataError(f"{dataset.path}: no group here has the concepts that task '{task}' needs")
+        raise DataError(
+            f"{dataset.path}: no group here has the concepts that task '{task}' needs; other data "
+            "has them for --task pair, or for --task lists"
+        )
     concepts = sorted({concept for unit in units for concept in unit.concepts})
     _refuse_too_many(dataset, concepts, "support", max(shots), "--shots")
     _refuse_too_many(dataset, concepts, "query", queries, "--queries")

@@ -13,18 +13,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from isekai import files
+from isekai import files, progress
 from isekai.errors import DataError
 from isekai.files import read_json, read_jsonl
 from isekai.reports import tables
 from isekai.results import score, summarise
-from isekai.runs import Config, Run
+from isekai.runs import ASKED, MADE, Config, Run, hashes
 from isekai.types import Episode, Prediction
 from isekai.verdict import verdicts
-
-ASKED = ("config.json", "episodes.jsonl", "predictions.jsonl")
-MADE = ("results.json", "table.md", "curve.*", "controls.*", "lm_eval/*.json")
-"""What follows from the files above it, as patterns."""
 
 _PACKAGES = (
     *("numpy", "scipy", "pyarrow", "pillow", "torch", "timm", "scikit-learn"),
@@ -69,7 +65,7 @@ def settle(out: Path, config: Config, episodes: Sequence[Episode], *, force: boo
     manifest = out / "manifest.json"
     if manifest.exists():
         told = read_json(manifest, dict[str, object])
-        if told.get("failed") == 0 and told.get("sha256") == _hashes(out):
+        if told.get("failed") == 0 and told.get("sha256") == hashes(out):
             return True
         manifest.unlink()  # what failed or was damaged is made again: until then it isn't complete
     return False
@@ -135,6 +131,7 @@ def conclude(
     from isekai.reports import plots  # half a second that a refused command need not wait for
 
     predictions = score(predictions, episodes, config.ranking)  # may refuse: nothing changed yet
+    _tell_unranked(predictions, config)
     (out / "manifest.json").unlink(missing_ok=True)
     files.write_json(out / "config.json", config)
     files.write_jsonl(out / "predictions.jsonl", predictions)
@@ -177,10 +174,19 @@ def conclude(
             "episodes": len(episodes),
             "predictions": len(predictions),
             "failed": sum(row.outcome == "failed" for row in predictions),
-            "sha256": _hashes(out),
+            "sha256": hashes(out),
         },
     )
     return predictions
+
+
+def _tell_unranked(predictions: Iterable[Prediction], config: Config) -> None:
+    """Say whose answers a ranking did not touch."""
+    ranked = {row.model for row in predictions if row.label_logprobs is not None}
+    if config.ranking != "sum":
+        for model in config.models:
+            if model not in ranked:
+                progress.tell(f"{model} gives no log-likelihoods: its answers were read as text")
 
 
 def provenance(config: Config, dataset: Mapping[str, object]) -> dict[str, object]:
@@ -208,11 +214,18 @@ def _usage(predictions: Iterable[Prediction]) -> dict[str, dict[str, float]]:
 
 def _failures(predictions: Iterable[Prediction]) -> dict[str, int]:
     reasons = Counter(
-        f"{row.model}: {row.error or 'cut off before it answered'}"
+        f"{row.model}: {row.error or _unread(row)}"
         for row in predictions
         if row.outcome == "failed"
     )
     return dict(sorted(reasons.items()))
+
+
+def _unread(row: Prediction) -> str:
+    """Why an answer that came is no answer."""
+    if row.label_logprobs is not None:
+        return "no log-likelihoods under the control 'text', and so no prior to take off"
+    return "cut off before it answered"
 
 
 def _hardware() -> dict[str, object]:
@@ -224,14 +237,3 @@ def _hardware() -> dict[str, object]:
             torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())
         ]
     return told
-
-
-def _hashes(out: Path) -> dict[str, str]:
-    """What a complete run is checked against when it is found again."""
-    found = [out / name for name in ASKED]
-    found += sorted(path for pattern in MADE for path in out.glob(pattern))
-    return {
-        str(path.relative_to(out)): files.sha256(path.read_bytes())
-        for path in found
-        if path.exists()
-    }

@@ -22,7 +22,8 @@ def score(
     """The predictions with answer and outcome as they follow from what was said.
 
     For the ranking `prior`, the log-likelihoods of the same labels behind the same words without
-    pictures are taken off, as the control `text` measured them. IsekaiError where one is missing.
+    pictures are taken off, as the control `text` measured them. IsekaiError where it was not asked;
+    where the model gave none, its answer is no answer: it has failed.
     """
     if ranking == "prior":
         refuse_without_prior(episodes)
@@ -34,6 +35,9 @@ def score(
         prior = None
         if ranking == "prior" and row.label_logprobs is not None and row.error is None:
             prior = priors[row.model, *_question(episode, row.shots, row.query)]
+            if prior is None:
+                scored.append(replace(row, answer=None, outcome="failed"))
+                continue
         said = Response(
             text=row.text,
             label_logprobs=row.label_logprobs,

@@ -56,6 +56,22 @@ class Run:
     """results.json as it was read: its `verdicts`, `usage`, `failures`, `provenance`, ..."""
 
 
+ASKED = ("config.json", "episodes.jsonl", "predictions.jsonl")
+MADE = ("results.json", "table.md", "curve.*", "controls.*", "lm_eval/*.json")
+"""What follows from the files above it, as patterns."""
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file of a run, by its name: what manifest.json holds of a complete one."""
+    found = [folder / name for name in ASKED]
+    found += sorted(path for pattern in MADE for path in folder.glob(pattern))
+    return {
+        path.relative_to(folder).as_posix(): files.sha256(path.read_bytes())
+        for path in found
+        if path.exists()
+    }
+
+
 def results(out: Path) -> list[Result]:
     """The results of a run that is complete."""
     found = read_json(out / "results.json", dict[str, object])
@@ -68,6 +84,14 @@ def read(folder: Path) -> Run:
         raise DataError(f"{folder}: no run (no config.json); make one with `isekai bench`")
     if not (folder / "manifest.json").exists():
         raise DataError(f"{folder}: not finished; run the same `isekai bench` command again")
+    written = read_json(folder / "manifest.json", dict[str, Any]).get("sha256") or {}
+    there = hashes(folder)
+    for name in sorted({*written, *there}):
+        if written.get(name) != there.get(name):
+            raise DataError(
+                f"{folder / name}: not as the run left it; run the same `isekai bench` command "
+                "again, or `isekai score` if its predictions are whole"
+            )
     return Run(
         folder=folder,
         config=read_json(folder / "config.json", Config),

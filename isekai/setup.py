@@ -66,6 +66,8 @@ def read(config: Path | None, given: Mapping[str, object]) -> Setup:
         except tomllib.TOMLDecodeError as error:
             raise DataError(f"{config}: not TOML: {error}") from None
         files.parse(Setup, written, str(config))
+    if "shots" in given and "n_images" in given:
+        raise IsekaiError("--shots and --n-images both count support images; give one of them")
     if "shots" in given:
         written.pop("n_images", None)
     return files.parse(Setup, {**written, **given}, "bench")

@@ -76,8 +76,8 @@ def read(name: str) -> Template:
 
 def fold(episode: Episode, template: Template, image: Callable[[str], EncodedImage]) -> Sweep:
     """The episode in the template's words, with the bytes of its images (`image` fetches them)."""
-    # Published questions have the positive label first, and it may always be the right one.
-    told = tuple(episode.labels.values())
+    # The order of an episode's labels may tell: published questions have the positive one first.
+    told = sorted(episode.labels.values())
     words = tuple(told[i] for i in generator(episode.seed, "listed").permutation(len(told)))
     for word in words:
         if IMAGE in word or "{" in word:

@@ -56,12 +56,12 @@ def verdicts(
     answered: set[tuple[str, str, str]] = set()
     for row in predictions:
         episode = known[row.episode_id]
-        shown = row.shots > 0 or episode.control.split("+")[-1] == "zero"
-        if shown and row.outcome != "failed":
+        control = episode.control if row.shots else _without_support(episode.control)
+        if row.outcome != "failed":
             hit = (episode.cluster, row.outcome == "correct")
-            cells[episode.task, row.model][episode.control].append(hit)
+            cells[episode.task, row.model][control].append(hit)
             if row.answer is not None:
-                answered.add((episode.task, row.model, episode.control))
+                answered.add((episode.task, row.model, control))
     way = {episode.task: len(episode.labels) for episode in episodes}
     controls = {(episode.task, episode.control) for episode in episodes}
     return {
@@ -79,6 +79,13 @@ def verdicts(
         for task in way
         if (task, "blind") in controls
     }
+
+
+def _without_support(control: str) -> str:
+    """The name under which 0 shots of a control count: they are its `zero`."""
+    if control.split("+")[-1] == "zero":
+        return control
+    return "zero" if control == "none" else f"{control}+zero"
 
 
 def _constant(

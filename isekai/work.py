@@ -102,6 +102,11 @@ def _draw(
     episodes = _asked(plain, setup.protocol)
     for variant in changes:
         made = [one for episode in plain for one in variant.of(episode)]
+        if not made:
+            raise IsekaiError(
+                f"control '{variant.name}' leaves nothing to ask at --shots "
+                f"{','.join(map(str, setup.shots))}"
+            )
         episodes += made if variant.ordered else _asked(made, setup.protocol)
     return episodes
 

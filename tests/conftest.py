@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from isekai import files
+from isekai import files, runs
 from isekai.images import encode
 from isekai.spec import seed
 from isekai.types import Concept, Group, ImageRecord
@@ -131,3 +131,10 @@ def tiny_dataset(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
     out = tmp_path_factory.mktemp("tiny") / "dataset"
     return build.run(images=tiny_images, out=out, query_share=0.5)
+
+
+def seal(folder: Path) -> Path:
+    """Write the manifest of a run whose files a test has written or changed."""
+    manifest = {"kind": "run", "complete": True, "sha256": runs.hashes(folder)}
+    files.write_json(folder / "manifest.json", manifest)
+    return folder

@@ -406,6 +406,7 @@ def test_odd_text_is_kept_and_read_back(bench_run, tiny_dataset):
         ({"controls": ("blid",)}, "no control is called 'blid'; did you mean 'blind'"),
         ({"select": ("nearst",)}, "no support selection is called 'nearst'; did you mean 'near"),
         ({"false_labels": (2.0,)}, "control 'false=2': the rate is a number from 0 to 1"),
+        ({"controls": ("order=2",), "shots": (0,)}, "'order=2' leaves nothing to ask at --shots 0"),
         ({"ranking": "prior"}, "--ranking prior has no prior for 'none' at 0 shots"),
         ({"options": {"speed": 1}}, "model 'chance' has no option 'speed'"),
         (

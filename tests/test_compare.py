@@ -14,6 +14,7 @@ from isekai import compare, files, runs, templates
 from isekai.errors import DataError, IsekaiError
 from isekai.statistics import curve, metrics, paired, power
 from isekai.types import Episode, Example, Prediction
+from tests.conftest import seal
 
 GROUPS, NUMBERS, QUERIES, SHOTS = 8, 3, 4, (0, 1, 2, 4)
 
@@ -102,8 +103,7 @@ def write(folder: Path, asked, rows, **settings) -> Path:
     files.write_jsonl(folder / "episodes.jsonl", asked)
     files.write_jsonl(folder / "predictions.jsonl", rows)
     files.write_json(folder / "results.json", {"results": []})
-    files.write_json(folder / "manifest.json", {"kind": "run", "complete": True})
-    return folder
+    return seal(folder)
 
 
 def one_model(folder, model, right, *, asked=None, **options):

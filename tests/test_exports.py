@@ -23,6 +23,7 @@ from isekai.exports.cells import task_ids
 from isekai.images import decode
 from isekai.types import EncodedImage
 from model_adapters.openai_api import OpenAI
+from tests.conftest import seal
 from tests.exporting import CONTROLS, KEY, small, small_run
 from tests.loopback import serve
 
@@ -201,6 +202,7 @@ def test_a_dataset_that_was_moved_is_found_with_data_and_another_one_refused(
     told = json.loads((folder / "results.json").read_text())
     told["provenance"]["dataset"]["path"] = str(tmp_path / "gone")
     files.write_json(folder / "results.json", told)
+    seal(folder)
     asked = {"to": "inspect-task", "controls": ("none",)}
     with pytest.raises(DataError, match=r"gone: no such folder.*--data"):
         export.run(folder, out=tmp_path / "a", **asked)
@@ -208,6 +210,7 @@ def test_a_dataset_that_was_moved_is_found_with_data_and_another_one_refused(
     assert (export.run(folder, out=tmp_path / "b", data=str(there), **asked) / "task.py").exists()
     config = json.loads((folder / "config.json").read_text())
     files.write_json(folder / "config.json", {**config, "dataset": "0" * 64})
+    seal(folder)
     with pytest.raises(DataError, match=r"not the dataset of this run"):
         export.run(folder, out=tmp_path / "c", data=str(there), **asked)
     assert (export.run(folder, out=tmp_path / "d", to="lm-eval") / "mixed.json").exists()

@@ -15,6 +15,7 @@ from isekai import reporting, runs
 from isekai.errors import BusyError, DataError, IsekaiError
 from isekai.files import lock
 from isekai.reports.together import labels, together
+from tests.conftest import seal
 from tests.test_page import Page, bench_run
 
 
@@ -154,6 +155,7 @@ def test_pictures_come_from_where_the_dataset_lies_now(folders, tiny_dataset, tm
     told = json.loads((moved / "results.json").read_text())
     told["provenance"]["dataset"]["path"] = str(tmp_path / "gone")
     (moved / "results.json").write_text(json.dumps(told))
+    seal(moved)
     with pytest.raises(DataError, match=r"gone: no such folder.*say with --data where it lies"):
         reporting.run([moved], formats=["html"])
     assert not (moved / "report" / "report.html").exists()
@@ -168,6 +170,7 @@ def test_another_dataset_is_refused(folders, tiny_dataset, tmp_path):
     config = json.loads((moved / "config.json").read_text())
     config["dataset"] = "0" * 64
     (moved / "config.json").write_text(json.dumps(config))
+    seal(moved)
     with pytest.raises(DataError, match=r"is not the dataset of this run \(fingerprint 0{12}\)"):
         reporting.run([moved], formats=["html"])
 
@@ -191,7 +194,7 @@ def replace_controls(folder: Path, to: Path) -> Path:
     told = json.loads((to / "results.json").read_text())
     told["results"] = [one for one in told["results"] if one["control"] == "none"]
     (to / "results.json").write_text(json.dumps(told))
-    return to
+    return seal(to)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,18 @@ def test_labels_are_ranked_as_they_are_by_the_token_or_less_their_prior():
     assert answers("prior") == {1}
 
 
+def test_where_the_model_gave_no_prior_its_answer_is_no_answer():
+    plain = two_way(shots=(1,))
+    episodes = [*plain, *changed("text", plain)]
+    rows = said(Scored(), episodes)
+    silent = [
+        replace(row, label_logprobs=None) if row.episode_id.endswith("~text") else row
+        for row in rows
+    ]
+    scored = results.score(silent, episodes, "prior")
+    assert {row.outcome for row in scored if "~" not in row.episode_id} == {"failed"}
+
+
 def test_a_prior_that_was_not_measured_is_asked_for():
     plain = two_way(shots=(1,))
     episodes = [*plain, *changed("text", plain), *changed("words=true", plain)]

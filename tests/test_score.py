@@ -73,6 +73,19 @@ def test_one_that_died_midway_is_made_whole_by_the_same_command(run):
     assert content(score.run(run, ranking="mean")) == whole
 
 
+def test_a_run_that_was_changed_by_hand_is_not_shown(run):
+    for name in ("results.json", "predictions.jsonl", "episodes.jsonl", "table.md"):
+        whole = (run / name).read_bytes()
+        (run / name).write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(DataError, match=f"{name}: not as the run left it"):
+            runs.read(run)
+        (run / name).unlink()
+        with pytest.raises(DataError, match=f"{name}: not as the run left it"):
+            runs.read(run)
+        (run / name).write_bytes(whole)
+    assert len(runs.read(run).predictions) == 2 * 6 * 2 * 8
+
+
 def test_what_is_no_finished_run_is_told(run, tmp_path):
     with pytest.raises(DataError, match="no run"):
         score.run(tmp_path / "nowhere")

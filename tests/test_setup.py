@@ -26,6 +26,11 @@ def test_shots_that_are_given_stand_in_the_place_of_images_that_are_written(tmp_
     assert resolve(setup.read(path, {"shots": (8,)})).shots == (8,)
 
 
+def test_shots_and_images_in_all_are_not_both_taken():
+    with pytest.raises(IsekaiError, match="--shots and --n-images both count support images"):
+        setup.read(None, {"shots": (1,), "n_images": (2,)})
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

@@ -50,10 +50,11 @@ def test_pair_matches_whole_groups_and_uses_each_novel_concept_once():
         assert len({cluster for _, cluster, _ in found}) == 3
 
 
-def test_pair_matches_by_the_seed_and_lets_one_of_an_odd_number_sit_out():
+def test_pair_matches_alike_for_every_seed_and_lets_one_of_an_odd_number_sit_out():
+    """Or runs over several seeds would count clusters that share concepts as independent."""
     matchings = {tuple(units(pair(listed(7), **{**ASKED, "seed": s}))) for s in range(8)}
-    assert len(matchings) > 4
-    assert all(len(matching) == 6 for matching in matchings)
+    (matching,) = matchings
+    assert len(matching) == 6
 
 
 def test_a_group_without_a_foil_has_no_foil_unit_and_three_novel_concepts_make_three_twins():

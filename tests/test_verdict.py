@@ -53,7 +53,7 @@ def test_a_model_that_scores_by_true_names_alone_is_not_said_to_bind():
 
 
 def test_published_questions_with_one_query_each_do_not_make_a_guesser():
-    dataset = published(pairs=10)
+    dataset = published(pairs=24)
     plain = list(
         plugins.load("tasks", "lists")(
             dataset, shots=(1,), queries=1, episodes=1, labels="fantasy", seed=0
@@ -81,6 +81,16 @@ def test_without_blind_there_is_no_verdict():
 def clustered(shares) -> list[tuple[str, bool]]:
     """Twenty answers a cluster, that share of them right."""
     return [(str(g), i < round(20 * p)) for g, p in enumerate(shares) for i in range(20)]
+
+
+def test_zero_shots_of_the_true_names_count_for_naming_whatever_column_they_stand_in():
+    plain = two_way(DATASET, labels="true", shots=(0, 1, 2))
+    episodes = [*plain, *changed("blind", plain, DATASET)]
+    oracle = Planted("namer")
+    oracle.inform(KNOWN)
+    rows = [row for e in episodes for row in predict("it", oracle, e, folded(e))]
+    found = verdict.verdicts(rows, episodes, ["it"], "true")["twin"]["it"]
+    assert any("words=true+zero" in test.about for test in found.tests)
 
 
 def test_few_clusters_are_not_enough_to_be_sure():

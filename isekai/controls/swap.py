@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def swap(episode: Episode, *, dataset: "Dataset", value: str) -> Iterator[Episode]:
-    """Each concept takes the next one's word; the words keep the order in which they are listed."""
+    """Each concept takes the word of the one before; pictures, order and listing stay."""
     refuse_value("swap", value)
     refuse_false_before("swap", episode)
-    concepts, words = list(episode.labels), list(episode.labels.values())
-    turned = [*concepts[1:], concepts[0]]
-    yield replace(episode, labels=dict(zip(turned, words, strict=True)))
+    words = list(episode.labels.values())
+    turned = [words[-1], *words[:-1]]
+    yield replace(episode, labels=dict(zip(episode.labels, turned, strict=True)))

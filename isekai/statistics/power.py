@@ -231,7 +231,7 @@ def _more_clusters(plan: Plan, there: int) -> str:
 
 
 def _share(value: float) -> str:
-    return f"{value:.3g}".removeprefix("0")
+    return f"{value:.3g}".removeprefix("0") or "0"
 
 
 def _many(count: int, what: str) -> str:
