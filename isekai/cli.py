@@ -265,7 +265,7 @@ def bench(
     """Measure models on n-shot tasks; run again, it goes on where it stopped."""
     from isekai import bench as step
     from isekai import plugins, setup, work
-    from isekai import preview as ahead
+    from isekai import forecast as ahead
 
     flags = {"blind": blind, "text": text_only, "swap": swapped, "zero": zero_shot}
     named = [*(setup.words(controls) or ()), *(name for name, wanted in flags.items() if wanted)]

@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from isekai.errors import IsekaiError, PluginError, did_you_mean
 
-Seam = Literal["sources", "embedders", "readers", "adapters", "tasks", "controls"]
+Seam = Literal["sources", "gates", "embedders", "readers", "adapters", "tasks", "controls"]
 
 _NOUN = {
     "sources": "source",
+    "gates": "gate",
     "embedders": "embedder",
     "readers": "reader",
     "adapters": "model",
@@ -21,6 +22,7 @@ _NOUN = {
 }
 
 _EXTRA = {
+    "accelerate": "diffusers",
     "anthropic": "api",
     "datasets": "hub",
     "diffusers": "diffusers",
@@ -28,11 +30,13 @@ _EXTRA = {
     "huggingface_hub": "hub",
     "inspect_ai": "inspect",
     "openai": "api",
+    "peft": "diffusers",
     "sklearn": "logreg",
     "tenacity": "api",
     "timm": "lite0",
     "torch": "lite0",
     "torchvision": "lite0",
+    "transformers": "diffusers",
 }
 """Import name of an optional package -> the extra that brings it."""
 

@@ -1,7 +1,7 @@
 """The seams: what a source, an embedder, an adapter and a task have to offer, and no more."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +20,18 @@ class Rejected:
     """Stands in the place of an image that could not be drawn or must not be used."""
 
     reason: str
+    again: bool = False
+    """True where another seed may do better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An image with what its source knows of it."""
+
+    image: "Image"
+    scores: Mapping[str, float] = field(default_factory=dict)
+    made: Mapping[str, object] = field(default_factory=dict)
+    """Where and with what it was drawn, JSON-able; the pixels do not depend on it."""
 
 
 @runtime_checkable
@@ -42,8 +54,76 @@ class ImageSource(Protocol):
     def processes(self) -> bool:
         """True if copies in several processes are faster than one: then it can be pickled."""
 
-    def draw(self, requests: Sequence[ImageRequest]) -> "Iterator[Image | Rejected]":
+    def draw(self, requests: Sequence[ImageRequest]) -> "Iterator[Image | Picture | Rejected]":
         """One RGB image, or the reason why not, for each request, in order."""
+
+
+@runtime_checkable
+class Accelerated(Protocol):
+    """A source that draws on devices, several images at a time."""
+
+    @property
+    def devices(self) -> Sequence[str]:
+        """Where it draws, such as `cuda:0`: one worker each."""
+
+    @property
+    def chunk(self) -> int:
+        """How many requests a worker is best handed at a time."""
+
+    def on(self, device: str) -> ImageSource:
+        """A copy that draws on this device alone; it can be pickled and is itself Accelerated."""
+
+    def prepare(self, requests: Sequence[ImageRequest]) -> None:
+        """Do what many requests share, such as encoding prompts, and keep it on disk.
+
+        Copies on several devices may each be given a part; all are done before any draws.
+        """
+
+    def arrange(self, requests: Sequence[ImageRequest]) -> Sequence[ImageRequest]:
+        """The same requests with those that can be drawn together side by side."""
+
+
+@runtime_checkable
+class Suggesting(Protocol):
+    """A source that has its own idea of what is usual."""
+
+    @property
+    def size(self) -> int:
+        """Pixels of the longer side if the user names none."""
+
+    @property
+    def gates(self) -> Sequence[str]:
+        """Gates that its pictures pass through if the user names none."""
+
+
+@runtime_checkable
+class Estimating(Protocol):
+    """A source that can tell what requests take without drawing them."""
+
+    def estimate(self, requests: Sequence[ImageRequest]) -> Sequence[str]:
+        """A line for each thing that is spent, such as `about 1.2 hours on one H100`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a gate says of a picture."""
+
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Named `<gate>.<what>`."""
+    reason: str = ""
+    """Why the picture is turned down; empty if it passes."""
+
+
+@runtime_checkable
+class Gate(Protocol):
+    """Looks at each picture as it is drawn (`isekai.gates`): what it turns down is drawn again."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """Everything that its judgements depend on, JSON-able."""
+
+    def judge(self, request: ImageRequest, image: "Image") -> Judgement:
+        """Called from several threads, one picture at a time, whatever their order."""
 
 
 @runtime_checkable
@@ -57,6 +137,14 @@ class Catalog(Protocol):
 
 
 @runtime_checkable
+class Comparing(Protocol):
+    """A gate that compares the pictures of a concept with each other."""
+
+    def repeats(self, images: "Iterable[Image]") -> Mapping[int, Judgement]:
+        """Position -> why it is turned down. Of two that are alike the later one goes."""
+
+
+@runtime_checkable
 class Embedder(Protocol):
     """Turns images into vectors (`isekai.embedders`)."""
 
@@ -67,6 +155,14 @@ class Embedder(Protocol):
     def revision(self) -> str: ...
 
     def embed_images(self, images: "Sequence[Image]") -> NDArray[np.float32]:
+        """[N, D], each row of length 1."""
+
+
+@runtime_checkable
+class TextEmbedder(Protocol):
+    """An embedder that puts texts into the space of its images."""
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """[N, D], each row of length 1."""
 
 

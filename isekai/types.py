@@ -151,6 +151,8 @@ class ImageRequest:
     """Pixels of the longer side."""
     seed: int
     prompt: str = ""
+    attempt: int = 0
+    """How often a drawing for this place was turned down before; each has a seed of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +176,13 @@ class ImageRecord:
     revision: str
     settings: Mapping[str, object]
     drawn_at: str
-    """UTC, ISO 8601: the one field that differs between two otherwise equal runs."""
+    """UTC, ISO 8601. This and `made` are all that differs between two otherwise equal runs."""
+    negative_prompt: str = ""
+    attempt: int = 0
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """What the source and the gates measured, such as `clip.own`."""
+    made: Mapping[str, object] = field(default_factory=dict)
+    """Where and with what: device, seconds, versions of packages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ MODULES = {
 }
 STEPS = {"invent", "generate", "build", "bench", "score", "compare", "reporting", "export", "demo"}
 HEAVY = {
+    *("diffusers", "transformers", "accelerate", "safetensors", "peft"),
     *("torch", "torchvision", "timm", "sklearn", "matplotlib", "pandas", "datasets"),
     *("openai", "anthropic", "inspect_ai", "huggingface_hub"),
 }
@@ -65,6 +66,8 @@ def test_the_nouns_and_errors_need_the_standard_library_alone():
 def test_heavy_packages_come_late_or_at_the_top_of_what_is_loaded_late():
     """Plugins, plots and what others run may name them at the top: nothing else loads these."""
     late = (
+        "isekai.gates.",
+        "isekai.sources.diffusers.",
         "isekai.embedders.",
         "isekai.exports.packages.",
         "isekai.reports.plots",
