@@ -76,16 +76,47 @@ def generate(
         Path | None, typer.Option(help="A folder of group files; the built-in set without it.")
     ] = None,
     source: Annotated[
-        str, typer.Option(help="auto, procedural, folder:PATH, or another installed source.")
+        str,
+        typer.Option(
+            help="auto, procedural, diffusers, openai:MODEL, folder:PATH, or another installed one."
+        ),
     ] = "auto",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="For diffusers: a preset of prompts/models.toml, a repo or a folder.",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="For diffusers: auto, 8g, 16g, 24g or 80g.", show_default=False),
+    ] = None,
+    gate: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="flat, duplicate, clip, vqa:MODEL, classify:MODEL or none, once each, also "
+            "name?option=value; the source's own if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    tries: Annotated[
+        int, typer.Option(min=1, help="Drawings for one place that gates may turn down.")
+    ] = 4,
     per_concept: Annotated[
         int | None,
         typer.Option(min=1, help="Images a concept; 32, or all of a folder.", show_default=False),
     ] = None,
-    size: Annotated[int, typer.Option(help="Pixels of the longer side.")] = 512,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of the longer side; what the model is made for, or 512.",
+            show_default=False,
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes; one a usable core.", show_default=False),
+        typer.Option(min=1, help="Processes; one a GPU or usable core.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("images"),
@@ -102,34 +133,24 @@ def generate(
     from isekai import generate as step
     from isekai import plugins
 
-    options = plugins.options(option or [])
-    if dry_run:
-        work = step.plan(
-            groups=groups,
-            spec=spec,
-            source=source,
-            options=options,
-            per_concept=per_concept,
-            size=size,
-            seed=seed,
-            format=format,
-        )
-        typer.echo(step.preview(work))
-        return
-    made = step.run(
+    named = {"model": model, "memory": memory}
+    given = {name: value for name, value in named.items() if value is not None}
+    work = step.plan(
         groups=groups,
         spec=spec,
         source=source,
-        options=options,
+        options={**plugins.options(option or []), **given},
+        gates=None if gate is None else [name for name in gate if name != "none"],
+        tries=tries,
         per_concept=per_concept,
         size=size,
-        workers=workers,
         seed=seed,
-        out=out,
         format=format,
-        force=force,
     )
-    typer.echo(made)
+    if dry_run:
+        typer.echo(step.preview(work))
+        return
+    typer.echo(step.draw(work, out=out, workers=workers, force=force))
 
 
 @app.command()
@@ -264,8 +285,8 @@ def bench(
 ) -> None:
     """Measure models on n-shot tasks; run again, it goes on where it stopped."""
     from isekai import bench as step
-    from isekai import plugins, setup, work
     from isekai import forecast as ahead
+    from isekai import plugins, setup, work
 
     flags = {"blind": blind, "text": text_only, "swap": swapped, "zero": zero_shot}
     named = [*(setup.words(controls) or ()), *(name for name, wanted in flags.items() if wanted)]

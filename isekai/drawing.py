@@ -1,56 +1,80 @@
-"""Puts requests to a source, in this process or in several, and encodes what it draws."""
+"""Puts requests to a source: in this process, or in several that may die."""
 
-import multiprocessing
 import os
-import signal
-import threading
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing.synchronize import Event
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Self
 
 from PIL.Image import Image
 
-from isekai.errors import IsekaiError, PluginError
-from isekai.images import Format, encode
-from isekai.protocols import ImageSource, Rejected
+from isekai.errors import PluginError
+from isekai.lanes import Lanes
+from isekai.protocols import Accelerated, ImageSource, Picture, Rejected
 from isekai.types import ImageRequest
+
+Answer = tuple[ImageRequest, Picture | Rejected]
 
 CHUNK = 4
 """Images a worker draws between two reports: few, so that no worker is left alone at the end."""
 
-_ONE_THREAD = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-)
 
+class Drawing:
+    """A source at work. Models stay loaded from one `draw` to the next, until it is closed."""
 
-class Drawn(NamedTuple):
-    """An image as the bytes of its file."""
+    def __init__(self, source: ImageSource, *, images: int, workers: int | None = None) -> None:
+        """`images` are to be drawn in all. `workers` is one a device, or one a usable core."""
+        self._source = source
+        self._accelerated = source if isinstance(source, Accelerated) else None
+        self._chunk = self._accelerated.chunk if self._accelerated else CHUNK
+        if workers is None:
+            workers = len(self._accelerated.devices) if self._accelerated else usable_cores()
+        self.workers = max(1, min(workers, -(-images // self._chunk)))
+        if not source.processes:
+            self.workers = 1
+        self._exit = ExitStack()
+        self._lanes: Lanes | None = None
 
-    data: bytes
-    width: int
-    height: int
+    def __enter__(self) -> Self:
+        if self.workers > 1:
+            self._lanes = self._exit.enter_context(Lanes(self._copies(), self._threads()))
+        return self
 
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exit.__exit__(kind, error, trace)
 
-Result = Drawn | Rejected
+    def draw(self, requests: Sequence[ImageRequest]) -> Iterator[Answer]:
+        """Every request with its picture or the reason why not; in any order if there are workers.
 
+        Close the iterator to stop early.
+        """
+        if self._accelerated:
+            if self._lanes:
+                self._lanes.prepare(requests)
+            else:
+                self._accelerated.prepare(requests)
+            requests = self._accelerated.arrange(requests)
+        if self._lanes:
+            size = self._chunk
+            chunks = [requests[start : start + size] for start in range(0, len(requests), size)]
+            return _checked(self._lanes.draw(chunks))
+        return _checked(zip(requests, self._source.draw(requests), strict=True))
 
-def draw(
-    source: ImageSource, requests: Sequence[ImageRequest], *, format: Format, workers: int
-) -> Generator[tuple[ImageRequest, Result]]:
-    """Every request with its image or the reason why not; in any order if there are workers.
+    def _copies(self) -> list[ImageSource]:
+        """What each worker draws with."""
+        if not self._accelerated:
+            return [self._source] * self.workers
+        devices = self._accelerated.devices
+        return [self._accelerated.on(devices[i % len(devices)]) for i in range(self.workers)]
 
-    Close the iterator to stop early: workers end after the image they are at.
-    """
-    workers = min(workers, -(-len(requests) // CHUNK))
-    if workers > 1 and source.processes:
-        return _draw_in_processes(source, requests, format, workers)
-    return _draw_here(source, requests, format)
+    def _threads(self) -> int:
+        """Threads of each worker. Ours that run on processors alone draw with one each."""
+        return max(1, usable_cores() // self.workers) if self._accelerated else 1
 
 
 def usable_cores() -> int:
@@ -60,105 +84,14 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _draw_here(
-    source: ImageSource, requests: Sequence[ImageRequest], format: Format
-) -> Generator[tuple[ImageRequest, Result]]:
-    for request, picture in zip(requests, source.draw(requests), strict=True):
-        yield request, _encoded(picture, format)
-
-
-def _encoded(picture: Image | Rejected, format: Format) -> Result:
-    if isinstance(picture, Rejected):
-        return picture
-    if picture.mode != "RGB":
-        raise PluginError(f"the source gave a picture of mode {picture.mode}; expected RGB")
-    return Drawn(encode(picture, format), *picture.size)
-
-
-def _draw_in_processes(
-    source: ImageSource, requests: Sequence[ImageRequest], format: Format, workers: int
-) -> Generator[tuple[ImageRequest, Result]]:
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    pool = ProcessPoolExecutor(workers, context, _begin, (source, format, stop))
-    running: dict[Future[list[Result]], Sequence[ImageRequest]] = {}
-    try:
-        for start in range(0, len(requests), CHUNK):
-            chunk = requests[start : start + CHUNK]
-            with _spawning():
-                running[pool.submit(_draw_chunk, chunk)] = chunk
-            if len(running) == 2 * workers:
-                yield from _finished(running)
-        while running:
-            yield from _finished(running)
-    except BrokenProcessPool:
-        raise IsekaiError(
-            "a worker process died, perhaps for want of memory; run the same command again to go "
-            "on, with a smaller --workers if it happens again"
-        ) from None
-    finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
-
-
-def _finished(
-    running: dict[Future[list[Result]], Sequence[ImageRequest]],
-) -> Generator[tuple[ImageRequest, Result]]:
-    """Wait for a chunk and take what is done out of `running`."""
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        yield from zip(running.pop(future), future.result(), strict=True)
-
-
-@contextmanager
-def _spawning() -> Iterator[None]:
-    """What a process is started with: one thread for linear algebra, deaf to Ctrl-C.
-
-    Ctrl-C reaches the whole process group; the parent alone answers it and then stops the workers.
-    """
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-# ---------------------------------------------------------------- in a worker
-
-
-class _Worker(NamedTuple):
-    source: ImageSource
-    format: Format
-    stop: Event
-
-
-_worker: _Worker
-
-
-def _begin(source: ImageSource, format: Format, stop: Event) -> None:
-    global _worker
-    _worker = _Worker(source, format, stop)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _draw_chunk(requests: Sequence[ImageRequest]) -> list[Result]:
-    results = []
-    pictures = _worker.source.draw(requests)
-    for _, picture in zip(requests, pictures, strict=True):
-        if _worker.stop.is_set():
-            break
-        results.append(_encoded(picture, _worker.format))
-    return results
+def _checked(
+    drawn: Iterable[tuple[ImageRequest, Image | Picture | Rejected]],
+) -> Iterator[Answer]:
+    for request, picture in drawn:
+        if isinstance(picture, Image):
+            picture = Picture(picture)
+        if isinstance(picture, Picture) and picture.image.mode != "RGB":
+            raise PluginError(
+                f"the source gave a picture of mode {picture.image.mode}; expected RGB"
+            )
+        yield request, picture

@@ -3,23 +3,39 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from isekai import files, plugins, progress
 from isekai import spec as specs
-from isekai.drawing import draw, usable_cores
+from isekai.drawing import Drawing
 from isekai.errors import DataError, IsekaiError
-from isekai.images import Format
-from isekai.ledger import Ledger, Plan
-from isekai.protocols import Catalog, ImageSource
-from isekai.types import ImageRequest
+from isekai.finishing import THREADS, Finished, finish_all
+from isekai.images import Format, decode
+from isekai.ledger import REJECTED, Ledger
+from isekai.plan import TRIES, Plan
+from isekai.protocols import (
+    Catalog,
+    Comparing,
+    Estimating,
+    Gate,
+    ImageSource,
+    Judgement,
+    Knowing,
+    Suggesting,
+)
+from isekai.types import ImageRecord, ImageRequest
 
 PER_CONCEPT = 32
 
+SIZE = 512
+"""Pixels, of a source that suggests nothing."""
+
 BYTES_PER_PIXEL = {"png": 0.6, "webp": 0.4}
-"""Measured on procedural pictures of 512 pixels; for the estimate of a dry run only."""
+"""Measured on procedural pictures of 512 pixels, and near the 1.2 of photographs by half; for the
+estimate of a dry run only."""
 
 
 def plan(
@@ -28,19 +44,27 @@ def plan(
     spec: Path | None = None,
     source: str | ImageSource = "auto",
     options: Mapping[str, object] | None = None,
+    gates: Sequence[str] | None = None,
+    tries: int = TRIES,
     per_concept: int | None = None,
-    size: int = 512,
+    size: int | None = None,
     seed: int = 0,
     format: Format = "png",
 ) -> Plan:
     """Everything that `run` would draw, without drawing it. The arguments are those of `run`."""
     if per_concept is not None and per_concept < 1:
         raise IsekaiError(f"{per_concept} images a concept; at least 1 is needed")
-    if not 16 <= size <= 4096:
+    if size is not None and not 16 <= size <= 4096:
         raise IsekaiError(f"a size of {size} pixels; 16 to 4096 are possible")
+    if tries < 1:
+        raise IsekaiError(f"{tries} tries; at least 1 is needed")
     if format not in ("png", "webp"):
         raise IsekaiError(f"the format '{format}' is not written here; give png or webp")
     name, built, why = _source(source, options)
+    suggested = built if isinstance(built, Suggesting) else None
+    size = size or (suggested.size if suggested else SIZE)
+    names = suggested.gates if suggested and gates is None else gates or ()
+    judges = {name.partition(":")[0].partition("?")[0]: _gate(name) for name in names}
     catalog = built if isinstance(built, Catalog) else None
     if catalog and spec is None:
         chosen = specs.select(catalog.groups(), groups)
@@ -59,8 +83,10 @@ def plan(
         for concept in group.concepts
         for index in range(min(count, catalog.count(concept)) if catalog else count)
     )
-    own = json.loads(json.dumps(files.plain(built.settings)))
-    settings = {**own, "size": size, "format": format}
+    settings: dict[str, object] = {**built.settings, "size": size, "format": format}
+    if judges:
+        settings["gates"] = {name: gate.settings for name, gate in judges.items()}
+    settings = json.loads(json.dumps(files.plain(settings)))
     return Plan(
         source=built,
         name=name,
@@ -69,6 +95,13 @@ def plan(
         requests=requests,
         settings=settings,
         format=format,
+        gates=judges,
+        tries=tries,
+        seed=seed,
+        asked={
+            "source": source if isinstance(source, str) else name,
+            "options": json.loads(json.dumps(files.plain(options or {}))),
+        },
         request={
             "groups": [group.id for group in chosen],
             "source": name,
@@ -87,8 +120,10 @@ def run(
     spec: Path | None = None,
     source: str | ImageSource = "auto",
     options: Mapping[str, object] | None = None,
+    gates: Sequence[str] | None = None,
+    tries: int = TRIES,
     per_concept: int | None = None,
-    size: int = 512,
+    size: int | None = None,
     workers: int | None = None,
     seed: int = 0,
     out: Path = Path("images"),
@@ -99,24 +134,33 @@ def run(
 
     `groups` is `all` or ids with commas: of the folder `spec`, else of the source's own catalogue,
     else of the built-in spec. `source` is the name of one, also `name:argument`, built with
-    `options`; or one that is built. `per_concept` is 32, or all that a catalogue has. `size` is in
-    pixels of the longer side. `workers` are processes, one a usable core if not given; the bytes
-    do not depend on them. Images that are there with the same request stay; other settings and
-    images that are not asked for are refused, unless `force` redraws and removes them.
+    `options`; or one that is built. What one of the `gates` turns down is put aside and drawn again
+    with another seed, up to `tries` drawings a place; without `gates` the source's own are taken.
+    `per_concept` is 32, or all that a catalogue has. `size` is in pixels of the longer side: the
+    source's own, or 512. `workers` are processes: one a device of the source, else one a usable
+    core; the pictures do not depend on them. Images that are there with the same request stay;
+    other settings and images that are not asked for are refused, unless `force` redraws and removes
+    them.
     """
-    workers = usable_cores() if workers is None else workers
-    if workers < 1:
-        raise IsekaiError(f"{workers} workers; at least 1 is needed")
     work = plan(
         groups=groups,
         spec=spec,
         source=source,
         options=options,
+        gates=gates,
+        tries=tries,
         per_concept=per_concept,
         size=size,
         seed=seed,
         format=format,
     )
+    return draw(work, out=out, workers=workers, force=force)
+
+
+def draw(work: Plan, *, out: Path, workers: int | None = None, force: bool = False) -> Path:
+    """Draw what is missing of `work` in `out`, and return it."""
+    if workers is not None and workers < 1:
+        raise IsekaiError(f"{workers} workers; at least 1 is needed")
     progress.tell(f"{len(work.requests)} images from the source '{work.name}' ({work.why})")
     _refuse_foreign(out)
     with files.lock(out), files.explained(out):
@@ -126,39 +170,111 @@ def run(
             progress.tell(f"{out}: complete, nothing to do")
         else:
             ledger.settle()
-            missing, before, started = ledger.missing(), len(ledger.records()), time.monotonic()
-            with (
-                ledger.growing() as add,
-                progress.bar(len(work.requests), len(work.requests) - len(missing)) as advance,
-                closing(draw(work.source, missing, format=format, workers=workers)) as drawn,
-            ):
-                for request, result in drawn:
-                    add(request, result)
-                    advance()
+            before, started = len(ledger.records()), time.monotonic()
+            _draw(work, ledger, out, workers)
             ledger.finish()
             images, seconds = len(ledger.records()), time.monotonic() - started
             progress.tell(f"{out}: {images - before} drawn in {seconds:.1f} s, {images} in all")
-    refusals = ledger.refusals()
-    if refusals and len(refusals) == len(work.requests):
-        raise DataError(f"{out}: no image could be drawn; the first: {refusals[0].reason}")
-    if refusals:
-        progress.tell(f"{out}: {len(refusals)} could not be drawn; see {out / 'rejected.jsonl'}")
+    _tell_refusals(work, ledger, out)
     return out
 
 
 def preview(work: Plan) -> str:
-    """What `work` would draw, in a few lines."""
+    """What `work` would draw: counts, what it takes, and every prompt."""
     concepts = list(dict.fromkeys(request.concept.id for request in work.requests))
     pixels = sum(request.size**2 for request in work.requests)
-    prompts = [request for request in work.requests if request.index == 0 and request.prompt]
+    spent = work.source.estimate(work.requests) if isinstance(work.source, Estimating) else ()
+    prompts: dict[str, int] = {}
+    for request in work.requests:
+        if request.prompt:
+            told = f"{request.concept.id}: {request.prompt}"
+            prompts[told] = prompts.get(told, 0) + 1
     return "\n".join(
         [
             f"{len(work.requests)} images of {len(concepts)} concepts in {len(work.groups)} groups",
-            f"source: {work.name} ({work.why})",
+            f"source: {work.name} ({work.why}), {work.source.model}",
+            f"gates: {', '.join(work.gates) or 'none'}",
             f"disk: about {pixels * BYTES_PER_PIXEL[work.format] / 1e6:.0f} MB",
-            *(f"{request.concept.id}: {request.prompt}" for request in prompts[:5]),
+            *spent,
+            f"{len(prompts)} distinct prompts" if prompts else "no prompts",
+            *(told if count == 1 else f"{told} (x{count})" for told, count in prompts.items()),
         ]
     )
+
+
+def _draw(work: Plan, ledger: Ledger, out: Path, workers: int | None) -> None:
+    """Round after round: what a gate turns down is drawn again in the next."""
+    missing = ledger.missing()
+    concepts = {request.concept.id for request in work.requests}
+    done = len(ledger.records()) + len(ledger.refusals())
+    for gate in work.gates.values():
+        if isinstance(gate, Knowing):
+            gate.inform(work.groups)
+    with (
+        Drawing(work.source, images=len(missing), workers=workers) as drawing,
+        progress.bar(len(work.requests), done) as advance,
+    ):
+        threads = 1 if drawing.workers == 1 and work.source.processes else THREADS
+        while True:
+            if missing:
+                with ledger.growing() as add:
+
+                    def keep(finished: Finished, add: Callable[[Finished], None] = add) -> None:
+                        add(finished)
+                        advance(0 if finished.again else 1)
+
+                    finish_all(work, drawing.draw(missing), keep, threads=threads)
+            turned = _compare(work, ledger, out, concepts)
+            ledger.turn_down(turned)
+            advance(-len(turned))
+            missing = ledger.missing()
+            if not missing:
+                break
+            concepts = {request.concept.id for request in missing}
+
+
+def _compare(
+    work: Plan, ledger: Ledger, out: Path, concepts: Collection[str]
+) -> list[tuple[ImageRecord, Judgement]]:
+    """What the comparing gates turn down, now that each concept has all its pictures of the round.
+
+    Pictures are compared in the order of their index, whenever they were drawn, so that the outcome
+    depends neither on workers nor on interruptions.
+    """
+    turned: dict[str, tuple[ImageRecord, Judgement]] = {}
+    for name, gate in work.gates.items():
+        if not isinstance(gate, Comparing):
+            continue
+        for concept in sorted(concepts):
+            rows = [row for row in ledger.records() if row.concept == concept]
+            repeats = gate.repeats(decode((out / row.path).read_bytes()) for row in rows)
+            for position, judgement in repeats.items():
+                told = replace(judgement, reason=f"{name}: {judgement.reason}")
+                turned.setdefault(rows[position].path, (rows[position], told))
+    return list(turned.values())
+
+
+def _tell_refusals(work: Plan, ledger: Ledger, out: Path) -> None:
+    refusals = ledger.refusals()
+    if refusals and len(refusals) == len(work.requests):
+        raise DataError(f"{out}: no image could be drawn; the first: {refusals[0].reason}")
+    if refusals:
+        progress.tell(f"{out}: {len(refusals)} could not be drawn; see {out / REJECTED}")
+    rates = {id: counts for id, counts in ledger.acceptance().items() if counts[0] < counts[1]}
+    taken, drawn = (sum(column) for column in zip(*ledger.acceptance().values(), strict=True))
+    if len(refusals) < drawn - taken:
+        worst = sorted(rates.items(), key=lambda rate: rate[1][0] / rate[1][1])[:3]
+        told = ", ".join(f"{id} {few} of {all}" for id, (few, all) in worst)
+        progress.tell(
+            f"{out}: {drawn - taken} of {drawn} drawings were turned down; taken least: {told}"
+        )
+
+
+def _gate(text: str) -> Gate:
+    """A gate from `name:argument?option=value&option=value`."""
+    spec, _, query = text.partition("?")
+    gate: Gate = plugins.build("gates", spec, plugins.options(query.split("&")) if query else None)
+    return gate
 
 
 def _source(
@@ -167,14 +283,24 @@ def _source(
     """The source's name, the source, and why it was taken."""
     if not isinstance(source, str):
         return type(source).__name__, source, "as given"
-    why = "as asked"
     if source == "auto":
-        source = "procedural"
-        why = "auto: the diffusers source, for a machine with a GPU, is not in this version yet"
+        source, why = _usual()
+    else:
+        why = "as asked"
     name = source.partition(":")[0]
-    if name == "diffusers" and name not in plugins.names("sources"):
-        raise IsekaiError("the source 'diffusers' is not in this version yet; take 'procedural'")
     return name, plugins.build("sources", source, options), why
+
+
+def _usual() -> tuple[str, str]:
+    """The source of this machine, and why."""
+    missing = [name for name in ("diffusers", "torch") if find_spec(name) is None]
+    if missing:
+        return "procedural", f"auto: {missing[0]} is not installed"
+    import torch
+
+    if torch.cuda.is_available():
+        return "diffusers", "auto: there is a GPU"
+    return "procedural", "auto: no GPU here"
 
 
 def _refuse_foreign(out: Path) -> None:

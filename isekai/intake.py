@@ -1,13 +1,13 @@
 """Reads a folder of images for the build step, with every file checked against the ledger."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from isekai import files
 from isekai.errors import DataError
-from isekai.ledger import Refusal
+from isekai.ledger import REJECTED, Refusal
 from isekai.parquet import Row
 from isekai.types import Concept, Group, ImageRecord
 
@@ -78,10 +78,7 @@ def read(folder: Path) -> Images:
     order = {id: place for place, id in enumerate(concepts)}
     records = _records(folder / "ledger.jsonl", concepts)
     records.sort(key=lambda record: (order[record.concept], record.index))
-    rejected = [
-        Rejection(image_id=None, path=None, concept=row.concept, reason=f"not drawn: {row.reason}")
-        for row in files.read_jsonl(folder / "rejected.jsonl", Refusal)
-    ]
+    rejected = _not_drawn(folder, records)
     rows = []
     for record in records:
         path = folder / record.path
@@ -91,7 +88,7 @@ def read(folder: Path) -> Images:
             rejected.append(Rejection.of(record, "file is not the one in the ledger"))
         else:
             rows.append(Row(record, concepts[record.concept]))
-    identity = [groups, request, rejected, [replace(row.record, drawn_at="") for row in rows]]
+    identity = [groups, request, rejected, [replace(row.record, drawn_at="", made={}) for row in rows]]
     return Images(
         folder=folder,
         groups=groups,
@@ -100,6 +97,18 @@ def read(folder: Path) -> Images:
         request=request if isinstance(request, dict) else {},
         digest=files.sha256(json.dumps(files.plain(identity), sort_keys=True).encode()),
     )
+
+
+def _not_drawn(folder: Path, records: Sequence[ImageRecord]) -> list[Rejection]:
+    """What was given up: the last refusal of each place that has no picture."""
+    drawn = {(record.concept, record.index) for record in records}
+    refused = files.read_jsonl(folder / REJECTED, Refusal)
+    last = {(row.concept, row.index): row for row in sorted(refused, key=lambda row: row.attempt)}
+    return [
+        Rejection(image_id=None, path=None, concept=row.concept, reason=f"not drawn: {row.reason}")
+        for key, row in sorted(last.items())
+        if key not in drawn
+    ]
 
 
 def _concepts(path: Path, groups: tuple[Group, ...]) -> dict[str, Concept]:

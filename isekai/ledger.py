@@ -1,56 +1,31 @@
 """The ledger of an images folder: what a plan finds there, what it adds, and when it is whole."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 from isekai import files
-from isekai.drawing import Result
 from isekai.errors import DataError
-from isekai.images import Format
-from isekai.protocols import ImageSource, Rejected
+from isekai.finishing import Finished
+from isekai.plan import Plan
+from isekai.protocols import Judgement
 from isekai.types import Concept, Group, ImageRecord, ImageRequest
 
+REJECTED = "rejected.jsonl"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is to be drawn, and with what."""
-
-    source: ImageSource
-    name: str
-    """The source's name, as recorded in the ledger."""
-    why: str
-    groups: tuple[Group, ...]
-    requests: tuple[ImageRequest, ...]
-    """In the order of the ledger: by concept, then by index."""
-    settings: Mapping[str, object]
-    """The source's own, the size and the format; as JSON would give them back."""
-    format: Format
-    request: Mapping[str, object]
-    """The whole request as the manifest tells it."""
-
-    def given(self, request: ImageRequest) -> dict[str, Any]:
-        """Everything that the pixels of a request depend on, apart from the concept."""
-        return {
-            "seed": request.seed,
-            "prompt": request.prompt,
-            "source": self.name,
-            "model": self.source.model,
-            "revision": self.source.revision,
-            "settings": self.settings,
-        }
-
-    def path(self, request: ImageRequest) -> str:
-        return f"{request.concept.id}/{request.index:04d}.{self.format}"
+_PATH = re.compile(r"[\w-]+/[\w-]+/\d+\.(png|webp)", re.ASCII)
+_ASIDE = re.compile(r"rejected/[\w-]+/[\w-]+/\d+-\d+\.(png|webp)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A row of rejected.jsonl: an image that could not be drawn, and what was asked."""
+    """A row of rejected.jsonl: a drawing that was turned down or failed, and what was asked."""
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid"}
 
@@ -58,6 +33,12 @@ class Refusal:
     index: int
     reason: str
     given: Mapping[str, Any]
+    attempt: int = 0
+    again: bool = False
+    """True where another seed may do better."""
+    path: str | None = None
+    """Where the drawing was put aside, relative to the images folder."""
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 Row = ImageRecord | Refusal
@@ -72,18 +53,28 @@ class Ledger:
         """Read and verify. DataError where `out` holds anything else and `force` is not given."""
         self._out = out
         self._plan = plan
+        self._adding = threading.Lock()
         self._wanted = {(r.concept.id, r.index): r for r in plan.requests}
-        self._rows: dict[Key, Row] = {}
-        self._dropped: list[ImageRecord] = []
+        self._records: dict[Key, ImageRecord] = {}
+        self._refused: dict[Key, dict[int, Refusal]] = {}
+        self._dropped: list[Row] = []
         before = self._concepts_before()
         differences: dict[str, None] = {}
         extra: list[ImageRecord] = []
         for row in self._read():
-            request = self._wanted.get((row.concept, row.index))
+            key = row.concept, row.index
+            request = self._wanted.get(key)
+            if request:
+                request = plan.again(request, row.attempt)
             found = _differences(plan, request, row, before.get(row.concept)) if request else []
-            if request and not found and (isinstance(row, Refusal) or self._is_intact(row)):
-                self._rows[row.concept, row.index] = row
-            elif isinstance(row, ImageRecord):  # a refusal that no longer holds is no loss
+            if isinstance(row, Refusal):  # one that no longer holds is no loss
+                if request and not found:
+                    self._refused.setdefault(key, {})[row.attempt] = row
+                else:
+                    self._dropped.append(row)
+            elif request and not found and self._is_intact(row):
+                self._records[key] = row
+            else:
                 self._dropped.append(row)
                 differences.update(dict.fromkeys(found))
                 if request is None:
@@ -100,14 +91,30 @@ class Ledger:
             )
 
     def missing(self) -> list[ImageRequest]:
-        return [request for key, request in self._wanted.items() if key not in self._rows]
+        """What is still to be drawn: never drawn, or turned down and not yet given up."""
+        left = []
+        for key, request in self._wanted.items():
+            last = self._last_refusal(key)
+            if key in self._records or (last and self._is_given_up(last)):
+                continue
+            left.append(self._plan.again(request, last.attempt + 1) if last else request)
+        return left
 
     def records(self) -> list[ImageRecord]:
         """In the order of the plan, whatever the order of drawing was; so are the refusals."""
-        return [row for row in self._ordered() if isinstance(row, ImageRecord)]
+        return [self._records[key] for key in self._wanted if key in self._records]
 
     def refusals(self) -> list[Refusal]:
-        return [row for row in self._ordered() if isinstance(row, Refusal)]
+        """The last refusal of everything that was given up."""
+        last = [self._last_refusal(key) for key in self._wanted if key not in self._records]
+        return [row for row in last if row and self._is_given_up(row)]
+
+    def acceptance(self) -> dict[str, tuple[int, int]]:
+        """Concept -> drawings that were taken, and drawings in all."""
+        taken = Counter(row.concept for row in self._records.values())
+        turned = Counter(row.concept for row in self._turned_down())
+        concepts = dict.fromkeys(concept for concept, _ in self._wanted)
+        return {id: (taken[id], taken[id] + turned[id]) for id in concepts}
 
     def is_complete(self) -> bool:
         """True if the folder is whole as it is, down to its manifest."""
@@ -122,30 +129,55 @@ class Ledger:
     def settle(self) -> None:
         """Make the folder hold the rows that stay, and nothing that says otherwise."""
         (self._out / "manifest.json").unlink(missing_ok=True)
-        kept = {row.path for row in self.records()}
-        for row in self._dropped:
-            if row.path not in kept:
-                (self._out / row.path).unlink(missing_ok=True)
         self._write_rows()
+        kept = {row.path for row in self._records.values()}
+        kept |= {row.path for row in self._turned_down() if row.path}
+        for row in self._dropped:
+            if row.path and row.path not in kept:
+                (self._out / row.path).unlink(missing_ok=True)
         files.write_json(self._out / "groups.json", self._plan.groups)
 
     @contextmanager
-    def growing(self) -> Iterator[Callable[[ImageRequest, Result], None]]:
-        """A function that puts an image into the folder, and then its row into the ledger."""
+    def growing(self) -> Iterator[Callable[[Finished], None]]:
+        """A function that puts a drawing into the folder, and then its row into the ledger.
+
+        It may be called from several threads.
+        """
         with ExitStack() as stack:
             ledger = stack.enter_context(files.Journal(self._out / "ledger.jsonl"))
-            rejected = stack.enter_context(files.Journal(self._out / "rejected.jsonl"))
+            rejected = stack.enter_context(files.Journal(self._out / REJECTED))
 
-            def add(request: ImageRequest, result: Result) -> None:
-                row = self._row(request, result)
-                self._rows[row.concept, row.index] = row
-                if isinstance(row, Refusal):
-                    rejected.append([row])
-                elif not isinstance(result, Rejected):
-                    files.write_bytes(self._out / row.path, result.data)
-                    ledger.append([row])
+            def add(drawing: Finished) -> None:
+                row = self._row(drawing)
+                if row.path:
+                    files.write_bytes(self._out / row.path, drawing.data)
+                with self._adding:
+                    (rejected if isinstance(row, Refusal) else ledger).append([row])
+                    self._keep(row)
 
             yield add
+
+    def turn_down(self, judged: Sequence[tuple[ImageRecord, Judgement]]) -> None:
+        """Take images back that were in the ledger; a kill between any two steps loses nothing."""
+        for record, judgement in judged:
+            request = self._plan.again(self._wanted[record.concept, record.index], record.attempt)
+            aside = self._plan.aside(request)
+            files.write_bytes(self._out / aside, (self._out / record.path).read_bytes())
+            self._keep(
+                Refusal(
+                    concept=record.concept,
+                    index=record.index,
+                    reason=judgement.reason,
+                    given=self._plan.given(request),
+                    attempt=record.attempt,
+                    again=True,
+                    path=aside,
+                    scores={**record.scores, **judgement.scores},
+                )
+            )
+        self._write_rows()
+        for record, _ in judged:
+            (self._out / record.path).unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Put the rows in order and write the manifest: from now on the folder is whole."""
@@ -156,17 +188,53 @@ class Ledger:
             "images": len(self.records()),
             "rejected": len(self.refusals()),
             "request": self._plan.request,
+            "asked": self._plan.asked,
             "environment": files.environment("numpy", "pillow"),
         }
+        if any(taken < drawn for taken, drawn in self.acceptance().values()):
+            manifest["acceptance"] = self.acceptance()
         files.write_json(self._out / "manifest.json", manifest)
 
+    def _keep(self, row: Row) -> None:
+        """A refusal speaks against the record of the same attempt: it was written later."""
+        key = row.concept, row.index
+        if isinstance(row, ImageRecord):
+            self._records[key] = row
+            return
+        self._refused.setdefault(key, {})[row.attempt] = row
+        record = self._records.get(key)
+        if record and record.attempt <= row.attempt:
+            del self._records[key]
+
+    def _last_refusal(self, key: Key) -> Refusal | None:
+        rows = self._refused.get(key)
+        return rows[max(rows)] if rows else None
+
+    def _is_given_up(self, row: Refusal) -> bool:
+        return not row.again or row.attempt + 1 >= self._plan.tries
+
+    def _turned_down(self) -> list[Refusal]:
+        """All refusals, in the order of the plan and of the attempts."""
+        found = [self._refused[key] for key in self._wanted if key in self._refused]
+        return [rows[attempt] for rows in found for attempt in sorted(rows)]
+
     def _read(self) -> Iterator[Row]:
-        yield from files.read_jsonl(self._out / "rejected.jsonl", Refusal)
+        """Rows as they are; of an attempt that is in both files, the refusal was written last."""
+        path = self._out / REJECTED
+        refused = files.read_jsonl(path, Refusal)
+        for row in refused:
+            if row.path is not None and not _ASIDE.fullmatch(row.path):
+                raise DataError(f"{path}: '{row.path}' is not the path of a rejected drawing")
+        yield from refused
+        taken_back = {(row.concept, row.index, row.attempt) for row in refused}
         path = self._out / "ledger.jsonl"
-        for row in files.read_jsonl(path, ImageRecord):
-            if not re.fullmatch(r"[\w-]+/[\w-]+/\d+\.(png|webp)", row.path, re.ASCII):
-                raise DataError(f"{path}: '{row.path}' is not the path of an image")
-            yield row
+        for record in files.read_jsonl(path, ImageRecord):
+            if not _PATH.fullmatch(record.path):
+                raise DataError(f"{path}: '{record.path}' is not the path of an image")
+            if (record.concept, record.index, record.attempt) in taken_back:
+                self._dropped.append(record)
+            else:
+                yield record
 
     def _concepts_before(self) -> dict[str, Concept]:
         path = self._out / "groups.json"
@@ -177,30 +245,42 @@ class Ledger:
         path = self._out / record.path
         return path.is_file() and files.sha256(path.read_bytes()) == record.id
 
-    def _row(self, request: ImageRequest, result: Result) -> Row:
+    def _row(self, drawing: Finished) -> Row:
+        request = drawing.request
         concept, index, given = request.concept.id, request.index, self._plan.given(request)
-        if isinstance(result, Rejected):
-            return Refusal(concept=concept, index=index, reason=result.reason, given=given)
+        if drawing.reason:
+            return Refusal(
+                concept=concept,
+                index=index,
+                reason=drawing.reason,
+                given=given,
+                attempt=request.attempt,
+                again=drawing.again,
+                path=self._plan.aside(request) if drawing.data else None,
+                scores=drawing.scores,
+            )
         return ImageRecord(
-            id=files.sha256(result.data),
+            id=files.sha256(drawing.data),
             path=self._plan.path(request),
             concept=concept,
             index=index,
-            width=result.width,
-            height=result.height,
+            width=drawing.width,
+            height=drawing.height,
             drawn_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            negative_prompt=request.concept.negative_prompt,
+            attempt=request.attempt,
+            scores=drawing.scores,
+            made=drawing.made,
             **given,
         )
 
-    def _ordered(self) -> list[Row]:
-        return [self._rows[key] for key in self._wanted if key in self._rows]
-
     def _write_rows(self) -> None:
-        files.write_jsonl(self._out / "ledger.jsonl", self.records())
-        if self.refusals():
-            files.write_jsonl(self._out / "rejected.jsonl", self.refusals())
+        """The refusals first: an image that was taken back must not come up again."""
+        if self._turned_down():
+            files.write_jsonl(self._out / REJECTED, self._turned_down())
         else:
-            (self._out / "rejected.jsonl").unlink(missing_ok=True)
+            (self._out / REJECTED).unlink(missing_ok=True)
+        files.write_jsonl(self._out / "ledger.jsonl", self.records())
 
 
 def _differences(plan: Plan, request: ImageRequest, row: Row, before: Concept | None) -> list[str]:

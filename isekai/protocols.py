@@ -137,6 +137,14 @@ class Catalog(Protocol):
 
 
 @runtime_checkable
+class Knowing(Protocol):
+    """A gate that has to know what else there is to be told from."""
+
+    def inform(self, groups: Sequence[Group]) -> None:
+        """All groups of the run, before the first judgement."""
+
+
+@runtime_checkable
 class Comparing(Protocol):
     """A gate that compares the pictures of a concept with each other."""
 

@@ -163,9 +163,10 @@ def expand(concept: Concept, index: int) -> str:
     return concept.prompts.template.format(**chosen)
 
 
-def seed(concept_id: str, index: int, base: int) -> int:
+def seed(concept_id: str, index: int, base: int, attempt: int = 0) -> int:
     """The seed of one image, from its identity alone: 63 bits."""
-    digest = blake2b(f"{base}/{concept_id}/{index}".encode(), digest_size=8).digest()
+    again = f"/{attempt}" if attempt else ""
+    digest = blake2b(f"{base}/{concept_id}/{index}{again}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isekai import files, generate
+from isekai import files, generate, spec
 from isekai.errors import BusyError, DataError, IsekaiError
 from isekai.images import decode, encode
 from isekai.ledger import Refusal
@@ -75,13 +75,16 @@ def command(*words: str, before: str = "") -> subprocess.Popen[str]:
 
 
 def content(out: str | Path) -> dict[str, object]:
-    """Every file's bytes; of the ledger, all but the times."""
+    """Every file's bytes; of the ledger all but the times, of the manifest all but the options."""
     found: dict[str, object] = {}
     for path in sorted(Path(out).rglob("*")):
         if path.is_file() and path.name != ".lock":
             found[str(path.relative_to(out))] = path.read_bytes()
     rows = [json.loads(line) for line in bytes(found["ledger.jsonl"]).splitlines()]
-    found["ledger.jsonl"] = [{**row, "drawn_at": None} for row in rows]
+    found["ledger.jsonl"] = [{**row, "drawn_at": None, "made": None} for row in rows]
+    if "manifest.json" in found:
+        told = json.loads(bytes(found["manifest.json"]))
+        found["manifest.json"] = {**told, "asked": {**told["asked"], "options": None}}
     return found
 
 
@@ -380,14 +383,119 @@ def test_ctrl_c_while_workers_start_is_as_quiet():
     assert is_gone(process.pid)
 
 
-def test_a_worker_that_dies_is_told_in_one_line_and_the_run_goes_on_later():
-    Path("fatal").touch()
-    with pytest.raises(IsekaiError, match="a worker process died, perhaps for want of memory"):
+def test_a_worker_that_dies_is_told_and_another_takes_up_its_images(capsys):
+    Path("fatal").write_bytes(b"x")
+    draw(workers=2, options={"die": "fatal"})
+    assert Path("fatal").read_bytes() == b""
+    assert "a worker process died; another one takes up its images" in capsys.readouterr().err
+    draw("whole")
+    assert content("images") == content("whole")
+
+
+def test_workers_that_keep_dying_end_the_run_in_one_line_and_it_goes_on_later():
+    Path("fatal").write_bytes(b"x" * 20)
+    with pytest.raises(IsekaiError, match="3 worker processes died, one after the other"):
         draw(workers=2, options={"die": "fatal"})
-    assert not Path("fatal").exists()
+    Path("fatal").write_bytes(b"")
     draw(workers=2, options={"die": "fatal"})
     draw("whole")
     assert content("images") == content("whole")
+
+
+# ---------------------------------------------------------------- gates
+
+
+def refused(out: str = "images") -> list[Refusal]:
+    return files.read_jsonl(Path(out) / "rejected.jsonl", Refusal)
+
+
+def test_what_a_gate_turns_down_is_put_aside_and_drawn_again(capsys):
+    draw(gates=["even"], tries=9)
+    assert len(ledger()) == 24
+    for row in ledger():
+        red = decode((Path("images") / row.path).read_bytes()).getpixel((0, 0))[0]
+        assert red % 2 == 0
+        assert row.scores == {"even.red": red}
+        assert row.seed == spec.seed(row.concept, row.index, 0, row.attempt)
+    assert {row.attempt for row in ledger()} > {0, 1}
+    for row in refused():
+        red = decode((Path("images") / row.path).read_bytes()).getpixel((0, 0))[0]
+        assert row.reason == f"even: {red} is odd"
+        assert row.path.startswith(f"rejected/{row.concept}/000{row.index}-{row.attempt}")
+    assert len(refused()) == sum(row.attempt for row in ledger())
+    told = capsys.readouterr().err
+    assert f"{len(refused())} of {24 + len(refused())} drawings were turned down; taken" in told
+    manifest = files.read_json(Path("images/manifest.json"), dict)
+    assert [sum(c) for c in zip(*manifest["acceptance"].values(), strict=True)] == [
+        24,
+        24 + len(refused()),
+    ]
+
+
+def test_after_as_many_tries_a_place_is_given_up_until_more_are_allowed(capsys):
+    draw(gates=["even"], tries=1)
+    given_up = 24 - len(ledger())
+    assert 3 < given_up < 21
+    assert f"{given_up} could not be drawn" in capsys.readouterr().err
+    draw(gates=["even"], tries=1)
+    assert "complete, nothing to do" in capsys.readouterr().err
+    draw(gates=["even"], tries=9)
+    draw("whole", gates=["even"], tries=9)
+    assert content("images") == content("whole")
+
+
+def test_other_gates_are_another_request():
+    draw(gates=["even"], tries=9)
+    with pytest.raises(DataError, match=r"gates .*'parity': 0.*, now .*'parity': 1"):
+        draw(gates=["even?parity=1"], tries=9)
+    with pytest.raises(DataError, match=r"gates .*, now None"):
+        draw()
+    draw(gates=["even?parity=1"], tries=9, force=True)
+    draw("whole", gates=["even?parity=1"], tries=9)
+    assert content("images") == content("whole")
+
+
+def test_pictures_of_a_concept_are_compared_in_their_order_whatever_order_they_came_in():
+    draw("one", gates=["even", "apart"], tries=12, per_concept=8)
+    assert any(row.reason.startswith("apart: ") for row in refused("one"))
+    draw("two", gates=["even", "apart"], tries=12, per_concept=8, workers=2)
+    assert content("one") == content("two")
+
+
+def test_killed_between_gates_and_redraws_it_goes_on_to_the_same_bytes():
+    how = ("--per-concept=8", "--gate=even", "--gate=apart", "--tries=12")
+    draw("whole", gates=["even", "apart"], tries=12, per_concept=8)
+    rng = np.random.default_rng(5)
+    for _ in range(6):
+        process = command(*how, "--out=killed", "--workers=1", "-o", "wait=0.01")
+        while not Path("killed/ledger.jsonl").exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.02, 0.4))
+        process.kill()
+        process.communicate()
+    draw("killed", gates=["even", "apart"], tries=12, per_concept=8)
+    assert content("killed") == content("whole")
+
+
+def test_a_kill_while_images_are_taken_back_loses_nothing(monkeypatch):
+    """The steps of taking back, each cut short in turn."""
+    how = {"gates": ["apart"], "tries": 12, "per_concept": 8}
+    draw("whole", **how)
+    for step in range(6):
+        calls = iter(range(step + 1))
+
+        def write(path, data, calls=calls, real=files.write_bytes):
+            if "rejected" in str(path) and next(calls, None) is None:
+                raise KeyboardInterrupt
+            real(path, data)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(files, "write_bytes", write)
+            with pytest.raises(KeyboardInterrupt):
+                draw("cut", **how)
+        draw("cut", **how)
+        assert content("cut") == content("whole")
+        shutil.rmtree("cut")
 
 
 def test_a_full_disk_is_one_line_and_nothing_is_torn():
@@ -470,7 +578,9 @@ def test_two_runs_in_one_folder_do_not_mix():
     [
         ({"groups": "abb"}, "no group is called 'abb'; did you mean 'ab'"),
         ({"source": "tinny"}, "no source is called 'tinny'; did you mean 'tiny'"),
-        ({"source": "diffusers"}, "'diffusers' is not in this version yet; take 'procedural'"),
+        ({"gates": ["evem"]}, "no gate is called 'evem'; did you mean 'even'"),
+        ({"gates": ["even?party=1"]}, "gate 'even' has no option 'party'; did you mean 'parity'"),
+        ({"tries": 0}, "0 tries; at least 1"),
         ({"spec": Path("none")}, "no group files"),
         ({"per_concept": 0}, "0 images a concept; at least 1"),
         ({"workers": 0}, "0 workers; at least 1"),

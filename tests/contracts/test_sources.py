@@ -65,7 +65,7 @@ def pictures(source: ImageSource, requests: list[ImageRequest]) -> list[bytes]:
 
 
 def test_every_installed_source_is_held_to_this_contract():
-    assert set(plugins.names("sources")) <= {"folder", "procedural", "tiny"}
+    assert set(plugins.names("sources")) <= {"diffusers", "folder", "openai", "procedural", "tiny"}
 
 
 def test_it_says_what_it_is(source):

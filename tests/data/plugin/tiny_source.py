@@ -1,15 +1,15 @@
-"""A stranger's source, found by its entry point: noise from the seed, with faults on request."""
+"""A stranger's source and gates, found by entry points: noise from the seed, faults on request."""
 
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from isekai.protocols import Rejected
+from isekai.protocols import Judgement, Rejected
 from isekai.types import ImageRequest
 
 
@@ -26,7 +26,7 @@ class TinySource:
         tone: int = 255,
         processes: bool = True,
     ) -> None:
-        """`wait` seconds an image; `refuse` an index; `die` once while the file `die` exists."""
+        """`wait` seconds an image; `refuse` an index; `die` as often as the file `die` has bytes."""
         self._wait, self._refuse, self._die, self._fail = wait, refuse, die, fail
         self.settings = {"tone": tone}
         self.processes = processes
@@ -36,8 +36,8 @@ class TinySource:
             time.sleep(self._wait)
             if self._fail:
                 raise RuntimeError("a bug of the source")
-            if self._die and self._die.exists() and request.index == 5:
-                self._die.unlink()
+            if self._die and request.index == 5 and (left := self._die.read_bytes()):
+                self._die.write_bytes(left[1:])
                 os.kill(os.getpid(), signal.SIGKILL)
             if request.index == self._refuse:
                 yield Rejected("refused on request")
@@ -46,3 +46,37 @@ class TinySource:
             shape = (request.size, request.size, 3)
             noise = rng.integers(0, int(self.settings["tone"]), shape, dtype=np.uint8)
             yield Image.fromarray(noise)
+
+
+class Even:
+    """A gate: the first pixel's red has to be even, as about every second picture's is."""
+
+    def __init__(self, parity: int = 0) -> None:
+        self.settings: Mapping[str, object] = {"parity": parity}
+        self._parity = parity
+
+    def judge(self, request: ImageRequest, image: Image.Image) -> Judgement:
+        red = image.getpixel((0, 0))[0]
+        odd = red % 2 != self._parity
+        return Judgement({"even.red": float(red)}, f"{red} is odd" if odd else "")
+
+
+class Apart:
+    """A gate that compares: no two pictures of a concept begin with nearly the same red."""
+
+    settings: Mapping[str, object] = {}
+
+    def judge(self, request: ImageRequest, image: Image.Image) -> Judgement:
+        return Judgement()
+
+    def repeats(self, images: Iterable[Image.Image]) -> Mapping[int, Judgement]:
+        taken: list[int] = []
+        found = {}
+        for position, image in enumerate(images):
+            red = image.getpixel((0, 0))[0]
+            near = [other for other in taken if abs(other - red) < 12]
+            if near:
+                found[position] = Judgement({"apart.red": float(red)}, f"{red} is near {near[0]}")
+            else:
+                taken.append(red)
+        return found
