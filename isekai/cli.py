@@ -148,9 +148,59 @@ def generate(
         format=format,
     )
     if dry_run:
-        typer.echo(step.preview(work))
+        typer.echo(step.forecast(work))
         return
     typer.echo(step.draw(work, out=out, workers=workers, force=force))
+
+
+@app.command()
+def preview(
+    groups: Annotated[str, typer.Option(help="'all', or group ids with commas.")] = "all",
+    spec: Annotated[
+        Path | None, typer.Option(help="A folder of group files; the built-in set without it.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="As for `isekai generate`.")] = "auto",
+    model: Annotated[
+        str | None, typer.Option(help="As for `isekai generate`.", show_default=False)
+    ] = None,
+    gate: Annotated[
+        list[str] | None, typer.Option(help="As for `isekai generate`.", show_default=False)
+    ] = None,
+    per_concept: Annotated[int, typer.Option(min=1, help="Images a concept.")] = 4,
+    size: Annotated[
+        int | None, typer.Option(help="As for `isekai generate`.", show_default=False)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    out: Annotated[Path, typer.Option(help="Where the sheet goes.")] = Path("preview"),
+    option: Annotated[
+        list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the source.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Draw a concept again when its group file changes.")
+    ] = False,
+) -> None:
+    """Show a few images of each concept on one sheet, to tune prompts by."""
+    from isekai import generate, plugins
+    from isekai import preview as step
+
+    given = {} if model is None else {"model": model}
+    wanted = step.Wanted(
+        chosen=generate.choose(source, {**plugins.options(option or []), **given}),
+        groups=groups,
+        spec=spec,
+        gates=None if gate is None else [name for name in gate if name != "none"],
+        per_concept=per_concept,
+        size=size,
+        seed=seed,
+    )
+    if not watch:
+        typer.echo(step.run(wanted, out))
+        return
+    try:
+        for sheet in step.watch(wanted, out):
+            typer.echo(sheet)
+    except KeyboardInterrupt:
+        typer.echo("isekai: no longer watching", err=True)
 
 
 @app.command()

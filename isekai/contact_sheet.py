@@ -42,14 +42,20 @@ def kind(concept: Concept) -> str:
     return concept.novelty or concept.role
 
 
-def write(groups: Sequence[Group], images: Pictures, folder: Path, title: str) -> None:
+def write(
+    groups: Sequence[Group],
+    images: Pictures,
+    folder: Path,
+    title: str,
+    per_concept: int = PER_CONCEPT,
+) -> None:
     """Write contact_sheet.html and contact_sheet.png; many groups are laid out side by side."""
-    html(groups, images, folder / "contact_sheet.html", title=title)
+    html(groups, images, folder / "contact_sheet.html", per_concept, title=title)
     path = folder / "contact_sheet.png"
     if len(groups) > 6:
-        png(groups, images, path, per_concept=5, tile=96, columns=3)
+        png(groups, images, path, per_concept=min(5, per_concept), tile=96, columns=3)
     else:
-        png(groups, images, path)
+        png(groups, images, path, per_concept)
 
 
 # ---------------------------------------------------------------- PNG

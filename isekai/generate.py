@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 from isekai import files, plugins, progress
 from isekai import spec as specs
@@ -38,11 +39,33 @@ BYTES_PER_PIXEL = {"png": 0.6, "webp": 0.4}
 estimate of a dry run only."""
 
 
+class Chosen(NamedTuple):
+    """A source that is built."""
+
+    source: ImageSource
+    name: str
+    why: str
+    asked: Mapping[str, object]
+    """The name and the options as they were written, to build it again."""
+
+
+def choose(source: str | ImageSource, options: Mapping[str, object] | None = None) -> Chosen:
+    """Build the source of this name, or `auto`: diffusers where there is a GPU, else procedural."""
+    given = json.loads(json.dumps(files.plain(options or {})))
+    if not isinstance(source, str):
+        name = type(source).__name__
+        return Chosen(source, name, "as given", {"source": name, "options": given})
+    spec, why = _usual() if source == "auto" else (source, "as asked")
+    built = plugins.build("sources", spec, options)
+    asked = {"source": spec, "options": given}
+    return Chosen(built, spec.partition(":")[0], why, asked)
+
+
 def plan(
     *,
     groups: str = "all",
     spec: Path | None = None,
-    source: str | ImageSource = "auto",
+    source: "str | ImageSource | Chosen" = "auto",
     options: Mapping[str, object] | None = None,
     gates: Sequence[str] | None = None,
     tries: int = TRIES,
@@ -60,16 +83,17 @@ def plan(
         raise IsekaiError(f"{tries} tries; at least 1 is needed")
     if format not in ("png", "webp"):
         raise IsekaiError(f"the format '{format}' is not written here; give png or webp")
-    name, built, why = _source(source, options)
+    chosen = source if isinstance(source, Chosen) else choose(source, options)
+    built = chosen.source
     suggested = built if isinstance(built, Suggesting) else None
     size = size or (suggested.size if suggested else SIZE)
     names = suggested.gates if suggested and gates is None else gates or ()
     judges = {name.partition(":")[0].partition("?")[0]: _gate(name) for name in names}
     catalog = built if isinstance(built, Catalog) else None
     if catalog and spec is None:
-        chosen = specs.select(catalog.groups(), groups)
+        asked_for = specs.select(catalog.groups(), groups)
     else:
-        chosen = specs.load(spec, groups)
+        asked_for = specs.load(spec, groups)
     count = per_concept or (sys.maxsize if catalog else PER_CONCEPT)
     requests = tuple(
         ImageRequest(
@@ -79,7 +103,7 @@ def plan(
             seed=specs.seed(concept.id, index, seed),
             prompt=specs.expand(concept, index),
         )
-        for group in chosen
+        for group in asked_for
         for concept in group.concepts
         for index in range(min(count, catalog.count(concept)) if catalog else count)
     )
@@ -89,22 +113,19 @@ def plan(
     settings = json.loads(json.dumps(files.plain(settings)))
     return Plan(
         source=built,
-        name=name,
-        why=why,
-        groups=chosen,
+        name=chosen.name,
+        why=chosen.why,
+        groups=asked_for,
         requests=requests,
         settings=settings,
         format=format,
         gates=judges,
         tries=tries,
         seed=seed,
-        asked={
-            "source": source if isinstance(source, str) else name,
-            "options": json.loads(json.dumps(files.plain(options or {}))),
-        },
+        asked=chosen.asked,
         request={
-            "groups": [group.id for group in chosen],
-            "source": name,
+            "groups": [group.id for group in asked_for],
+            "source": chosen.name,
             "model": built.model,
             "revision": built.revision,
             "settings": settings,
@@ -179,7 +200,7 @@ def draw(work: Plan, *, out: Path, workers: int | None = None, force: bool = Fal
     return out
 
 
-def preview(work: Plan) -> str:
+def forecast(work: Plan) -> str:
     """What `work` would draw: counts, what it takes, and every prompt."""
     concepts = list(dict.fromkeys(request.concept.id for request in work.requests))
     pixels = sum(request.size**2 for request in work.requests)
@@ -275,20 +296,6 @@ def _gate(text: str) -> Gate:
     spec, _, query = text.partition("?")
     gate: Gate = plugins.build("gates", spec, plugins.options(query.split("&")) if query else None)
     return gate
-
-
-def _source(
-    source: str | ImageSource, options: Mapping[str, object] | None
-) -> tuple[str, ImageSource, str]:
-    """The source's name, the source, and why it was taken."""
-    if not isinstance(source, str):
-        return type(source).__name__, source, "as given"
-    if source == "auto":
-        source, why = _usual()
-    else:
-        why = "as asked"
-    name = source.partition(":")[0]
-    return name, plugins.build("sources", source, options), why
 
 
 def _usual() -> tuple[str, str]:

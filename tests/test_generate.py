@@ -601,7 +601,7 @@ def test_a_wrong_request_is_told_before_anything_is_written(how, told):
 def test_the_source_and_the_reason_for_it_are_told(capsys):
     draw()
     assert "24 images from the source 'tiny' (as asked)" in capsys.readouterr().err
-    told = generate.preview(generate.plan(spec=Path("spec"), source="tiny", per_concept=3))
+    told = generate.forecast(generate.plan(spec=Path("spec"), source="tiny", per_concept=3))
     assert told.splitlines()[0] == "12 images of 4 concepts in 2 groups"
     assert "ab/ab-one: a " in told
 
