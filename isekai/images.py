@@ -11,7 +11,10 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
+from isekai import containers
+from isekai.containers import media_type as media_type
 from isekai.errors import DataError
 from isekai.files import sha256
 from isekai.types import EncodedImage
@@ -27,6 +30,7 @@ MAX_PIXELS = 64_000_000
 MAX_SIDE = 20_000
 """A longer side is refused as well, however thin the picture."""
 
+_ORIENTATION = 0x0112
 _ICC_SPACE = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 
 _warnings_are_global = threading.Lock()
@@ -60,15 +64,40 @@ def decode(data: bytes) -> Image.Image:
         raise UnreadableImage(f"damaged: {error or type(error).__name__}") from error
 
 
-def encode(image: Image.Image, format: Format = "png") -> bytes:
-    """The pixels without loss and nothing else: the same RGB image always gives the same bytes."""
-    bare = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())
+def encode(image: Image.Image, format: Format = "png", xmp: bytes = b"") -> bytes:
+    """The pixels without loss, `xmp` if there is any, and nothing else.
+
+    The same RGB image with the same packet always gives the same bytes. `isekai.metadata.packet`
+    makes one.
+    """
+    alone = Image.frombytes("RGB", image.size, image.convert("RGB").tobytes())
     buffer = io.BytesIO()
     if format == "png":
-        bare.save(buffer, "PNG", compress_level=3)
+        told = PngInfo()
+        if xmp:
+            told.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        alone.save(buffer, "PNG", compress_level=3, pnginfo=told)
     else:
-        bare.save(buffer, "WEBP", lossless=True, quality=50, method=3)
+        alone.save(buffer, "WEBP", lossless=True, quality=50, method=3, xmp=xmp)
     return buffer.getvalue()
+
+
+def bare(data: bytes) -> bytes:
+    """A PNG, JPEG, WebP or GIF file with its picture and nothing that is told of it.
+
+    Pixels are not coded again; colour profile, gamma and the like stay, and so does the
+    orientation, as the one entry of a new EXIF block: `decode` gives the same picture. Comments,
+    texts, XMP, the rest of EXIF, thumbnails, and whatever follows the file's end are gone.
+    UnreadableImage for other formats and for files too damaged to be taken apart, since these
+    could hide what has to go; `encode(decode(data))` is the way out.
+    """
+    try:
+        orientation, _ = _header(containers.without_pixels(data))
+        exif = Image.Exif()
+        exif[_ORIENTATION] = orientation
+        return containers.shown(data, exif.tobytes()[6:] if orientation > 1 else b"")
+    except ValueError as error:
+        raise UnreadableImage(f"its metadata can't be taken off: {error}") from None
 
 
 GREY = (128, 128, 128)
@@ -76,14 +105,19 @@ GREY = (128, 128, 128)
 
 def grey_like(picture: EncodedImage) -> EncodedImage:
     """An even grey of the same size, upright as the picture is."""
+    orientation, (width, height) = _header(picture.data)
+    return _grey(height, width) if orientation >= 5 else _grey(width, height)
+
+
+def _header(data: bytes) -> tuple[int, tuple[int, int]]:
+    """How the picture is to be turned (EXIF's 1 to 8), and its width and height as stored."""
     with _quiet():
         try:
-            header = Image.open(io.BytesIO(picture.data), formats=FORMATS)
-            width, height = header.size
-            turned = header.getexif().get(0x0112, 1) >= 5  # Orientation: on its side
+            header = Image.open(io.BytesIO(data), formats=FORMATS)
+            orientation = header.getexif().get(_ORIENTATION, 1)
+            return int(orientation) if orientation in range(2, 9) else 1, header.size
         except Exception as error:  # damaged files make Pillow raise almost any class
             raise UnreadableImage(f"damaged: {error or type(error).__name__}") from error
-    return _grey(height, width) if turned else _grey(width, height)
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""An image as servers take it: its own bytes where they can, in base64."""
+"""An image as servers take it: its own pixels where they can, in base64, and nothing told of it."""
 
 import base64
 import io
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from PIL import Image
 
-from isekai.images import FORMATS, decode, encode
+from isekai.images import FORMATS, UnreadableImage, bare, decode, encode, media_type
 from isekai.types import EncodedImage
 
 _PIXELS_A_TOKEN = 750
@@ -25,33 +25,30 @@ class Picture:
 
 
 def picture(image: EncodedImage, max_side: int | None = None) -> Picture:
-    """The image's own bytes if they are PNG, JPEG, WebP or GIF and no side is too long, else PNG.
+    """The image's own file if it is PNG, JPEG, WebP or GIF and no side is too long, else a PNG.
 
-    `max_side` is in pixels.
+    Metadata stays here: it may name the concept, which is the answer. `max_side` is in pixels.
     """
-    data = image.data
-    media_type, (width, height) = _media_type(data), _size(data)
-    if media_type is None or (max_side and max(width, height) > max_side):
-        pixels = decode(data)
+    size = _size(image.data)
+    data = b"" if max_side and max(size) > max_side else _bare(image.data)
+    if not data:
+        pixels = decode(image.data)
         if max_side:
             pixels.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        media_type, data, (width, height) = "image/png", encode(pixels), pixels.size
+        data, size = encode(pixels), pixels.size
     return Picture(
-        media_type=media_type,
+        media_type=media_type(data) or "image/png",
         data=base64.b64encode(data).decode("ascii"),
-        tokens=min(1600.0, max(64.0, width * height / _PIXELS_A_TOKEN)),
+        tokens=min(1600.0, max(64.0, size[0] * size[1] / _PIXELS_A_TOKEN)),
     )
 
 
-def _media_type(data: bytes) -> str | None:
-    """What the first bytes say: names of files may lie."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"
-    return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+def _bare(data: bytes) -> bytes:
+    """The file without metadata; empty if it can only be sent as pixels coded anew."""
+    try:
+        return bare(data)
+    except UnreadableImage:
+        return b""
 
 
 def _size(data: bytes) -> tuple[int, int]:

@@ -54,6 +54,9 @@ def test_encoding_loses_nothing_and_depends_on_the_pixels_alone(format):
     close(pixels(data), np.asarray(image))
     marked = Image.open(io.BytesIO(saved(image, dpi=(72, 72), icc_profile=SRGB)))
     assert encode(marked, format) == data
+    how = {"lossless": True, "quality": 50, "method": 3}
+    written = saved(image, compress_level=3) if format == "png" else saved(image, "WEBP", **how)
+    assert data == written == encode(image, format, b"")
 
 
 @pytest.mark.parametrize("format", FORMATS)
