@@ -85,8 +85,7 @@ def gemma():
     """A GemmaTokenizer: BPE over characters."""
     from transformers import GemmaTokenizer
 
-    empty = GemmaTokenizer(model_max_length=300)
-    return empty.train_new_from_iterator(_texts(), VOCABULARY, show_progress=False)
+    return GemmaTokenizer().train_new_from_iterator(_texts(), VOCABULARY, show_progress=False)
 
 
 def _trained(empty, trainer):
