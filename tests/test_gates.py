@@ -2,6 +2,9 @@
 
 import io
 import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from isekai import plugins, spec
+from isekai import files, plugins, spec
 from isekai.dedup import HASH_BITS, distances, perceptual_hash
-from isekai.errors import PluginError
+from isekai.errors import DataError, IsekaiError, PluginError
+from isekai.gates import wording
 from isekai.gates.duplicate import Duplicate
 from isekai.gates.flat import Flat
+from isekai.gates.vqa import Vqa
 from isekai.types import Concept, ImageRequest
 from tests.conftest import PICTURES, picture
+from tests.loopback import serve
 
 CACTIHOG, PRISMOG, HEDGEHOG = spec.load(only="cactihog")[0].concepts
 
@@ -146,3 +152,182 @@ def test_the_distance_of_the_duplicate_gate_is_an_option():
     assert list(gate.repeats([drawn(1), drawn(2)])) == [1]
     with pytest.raises(PluginError, match="from 0 to 255, given 256"):
         Duplicate(256)
+
+
+# ---------------------------------------------------------------- words
+
+
+def test_a_definition_becomes_a_part_of_a_sentence_and_names_get_articles():
+    assert wording.thing(CACTIHOG).startswith("a hedgehog whose back is a ribbed cactus")
+    assert wording.thing(replace(CACTIHOG, definition="MUSE, a kind of jellyfish.")).startswith(
+        "MUSE"
+    )
+    assert [wording.a(name) for name in ("octopus", "cactus")] == ["an octopus", "a cactus"]
+
+
+def test_parents_are_those_of_a_novel_concept_each_once():
+    assert wording.parents(CACTIHOG) == ("cactus", "hedgehog")
+    assert wording.parents(replace(CACTIHOG, parents=("cactus", "cactus"))) == ("cactus",)
+    assert wording.parents(HEDGEHOG) == ()
+
+
+# ---------------------------------------------------------------- vqa
+
+
+@pytest.fixture
+def script(tmp_path):
+    """Writes what a model says of the questions about the first drawing of a concept, in order."""
+
+    def write(
+        *said: dict[str, object] | str, concept: Concept = CACTIHOG, **options: object
+    ) -> Vqa:
+        rows = [
+            {"episode_id": f"vqa/{concept.id}/0000-0", "shots": 0, "query": query}
+            | ({"text": answer} if isinstance(answer, str) else {"text": ""} | answer)
+            for query, answer in enumerate(said)
+        ]
+        files.write_jsonl(tmp_path / "answers.jsonl", rows)
+        return Vqa(f"scripted:{tmp_path / 'answers.jsonl'}", **options)
+
+    return write
+
+
+def logprobs(yes: float, rest: float = 1.0) -> dict[str, object]:
+    """Two labels that share `rest` of what the model might have said."""
+    return {"label_logprobs": {"yes": math.log(rest * yes), "no": math.log(rest * (1 - yes))}}
+
+
+def test_what_the_model_says_is_read_as_strictly_as_an_answer_of_a_bench(script):
+    judged = script("Yes.", "No, it does not.", "**Yes**").judge(request(), drawn(1))
+    assert judged.reason == ""
+    assert judged.scores == {"vqa.yes": 1, "vqa.parent.cactus": 0, "vqa.parent.hedgehog": 1}
+
+
+def test_a_no_turns_the_picture_down_and_the_parents_only_inform(script):
+    gate = script("No.", "Yes.", "Yes.")
+    judged = gate.judge(request(), drawn(1))
+    assert judged.scores["vqa.yes"] == 0
+    assert judged.reason == (
+        f"asked whether it shows {wording.thing(CACTIHOG)}, {gate.settings['model']} "
+        "gave 0.00 for yes, at least 0.5 is wanted"
+    )
+
+
+def test_log_likelihoods_go_before_the_text_and_only_the_two_labels_count(script):
+    gate = script(
+        {"text": "No.", **logprobs(0.75, rest=1e-3)}, logprobs(0.2), logprobs(0.9), minimum=0.7
+    )
+    judged = gate.judge(request(), drawn(1))
+    assert judged.reason == ""
+    assert judged.scores == pytest.approx(
+        {"vqa.yes": 0.75, "vqa.parent.cactus": 0.2, "vqa.parent.hedgehog": 0.9}
+    )
+    hopeless = {"label_logprobs": {"yes": -5000.0, "no": -0.0}}
+    assert script(hopeless, "yes", "yes").judge(request(), drawn(1)).scores["vqa.yes"] == 0
+    sure = {"label_logprobs": {"yes": -0.0, "no": -5000.0}}
+    assert script(sure, "yes", "yes").judge(request(), drawn(1)).scores["vqa.yes"] == 1
+
+
+def test_neither_yes_nor_no_is_no_yes_and_gives_no_score(script):
+    judged = script("I cannot\ntell. " + "x" * 500, "Perhaps.", "Yes.").judge(request(), drawn(1))
+    assert judged.scores == {"vqa.parent.hedgehog": 1}
+    assert "said neither yes nor no: 'I cannot tell. xxx" in judged.reason
+    assert "\n" not in judged.reason
+    assert len(judged.reason) < 400
+
+
+def test_a_foil_is_asked_for_by_its_definition_alone(script):
+    judged = script("Yes.", concept=HEDGEHOG).judge(request(HEDGEHOG), drawn(1))
+    assert judged.scores == {"vqa.yes": 1}
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"error": "timed out\nafter 300 s"}, "(timed out after 300 s)"),
+        ({"label_logprobs": {"yes": -1.0}}, "(label_logprobs has ['yes']"),
+    ],
+)
+def test_an_answer_that_fails_ends_the_run_in_one_line_and_passes_nothing(script, said, told):
+    for answers in ((said, "Yes.", "Yes."), ("Yes.", "Yes.", said)):
+        with pytest.raises(IsekaiError, match="did not judge cactihog/cactihog 0 ") as caught:
+            script(*answers).judge(request(), drawn(1))
+        assert told in str(caught.value)
+        assert str(caught.value).endswith("run the same command again to go on")
+        assert "\n" not in str(caught.value)
+
+
+def test_each_attempt_is_a_question_of_its_own(script):
+    with pytest.raises(IsekaiError, match="no answer for 0 shots, query 0"):
+        script("Yes.", "Yes.", "Yes.").judge(replace(request(), attempt=1), drawn(1))
+
+
+def test_the_question_is_an_option_and_what_depends_on_answers_is_in_the_settings():
+    gate = plugins.build(
+        "gates",
+        "vqa:chance",
+        {"question": "Is this {definition}?", "minimum": 0, "seed": 3},
+    )
+    assert gate.settings == {
+        "model": "chance",
+        "adapter": {"seed": 3},
+        "question": "Is this {definition}?",
+        "minimum": 0,
+    }
+    assert gate.judge(request(), drawn(1)).reason == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"question": "Is it good?"}, "the question names no {definition}"),
+        ({"minimum": 1.5}, "a minimum from 0 to 1, given 1.5"),
+        ({"minimum": float("nan")}, "a minimum from 0 to 1, given nan"),
+        ({"sed": 3}, "model 'chance' has no option 'sed'; did you mean 'seed'?"),
+    ],
+)
+def test_senseless_options_of_the_vqa_gate_are_refused(options, told):
+    with pytest.raises(PluginError) as caught:
+        Vqa("chance", **options)
+    assert told in str(caught.value)
+
+
+def test_a_concept_without_a_definition_is_not_asked_for():
+    bare = replace(CACTIHOG, definition="")
+    with pytest.raises(
+        DataError, match="cactihog/cactihog: has no definition to hold its pictures"
+    ):
+        Vqa("chance").judge(request(bare), drawn(1))
+
+
+def test_a_chat_server_is_asked_each_question_once_with_the_picture(tmp_path):
+    with serve(answer=lambda support, query: "Yes.", delay=0.02) as server:
+        gate = plugins.build(
+            "gates",
+            "vqa:openai:tiny",
+            {"base_url": server.url, "cache": str(tmp_path), "concurrency": 2},
+        )
+        with ThreadPoolExecutor(4) as pool:
+            images = [drawn(number) for number in range(4)]
+            judged = list(pool.map(lambda image: gate.judge(request(), image), images))
+        assert {judgement.reason for judgement in judged} == {""}
+        assert len(server.asked) == 4 * 3
+        assert server.peak <= 2
+        asked = [json.dumps(request.body) for request in server.asked]
+        for thing in (wording.thing(CACTIHOG), "a cactus", "a hedgehog"):
+            assert sum(f"Does this picture show {thing}? Answer with yes" in a for a in asked) == 4
+        assert all(len(request.images) == 1 for request in server.asked)
+        assert gate.judge(request(), drawn(2)) == judged[2]
+        assert len(server.asked) == 4 * 3  # what was answered is kept
+        gate.close()
+
+
+def test_a_server_that_fails_ends_the_run_with_its_reason(tmp_path):
+    with serve(always="503") as server:
+        gate = Vqa("openai:tiny", base_url=server.url, cache=str(tmp_path), retries=0)
+        with pytest.raises(IsekaiError, match=r"openai:tiny did not judge cactihog/cactihog 0 \("):
+            gate.judge(request(), drawn(1))
+        server.always = None
+        server.answer = lambda support, query: "Yes."
+        assert gate.judge(request(), drawn(1)).reason == ""
+        gate.close()
