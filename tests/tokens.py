@@ -7,7 +7,7 @@ from functools import cache
 from isekai import spec
 
 VOCABULARY = 800
-"""Entries at most: all bytes, with and without an end of word, and some hundred parts of words."""
+"""Entries at most: all bytes, with and without an end of word, and some hundred pieces of words."""
 
 EVERYTHING = " ".join(map(chr, range(33, 0x180)))
 """Each character of ASCII, and each byte that a longer one can end in."""
