@@ -7,9 +7,6 @@ from urllib.parse import urlsplit
 
 from isekai.errors import PluginError
 
-_QUOTED = 300
-"""Characters of a server's words that are repeated."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
@@ -20,13 +17,21 @@ class Address:
     variable: str = ""
     """The environment variable that the key came from; empty for none."""
 
-    def quote(self, text: str) -> str:
-        """A stranger's words as a piece of one line: nothing of the key, nothing that controls."""
-        words = "".join(c if c.isprintable() else " " for c in text[: 9 * _QUOTED]).split()
+    @property
+    def is_openai(self) -> bool:
+        """True for OpenAI's own servers, also those at Azure."""
+        host = urlsplit(self.url).hostname or ""
+        return host.endswith((".openai.com", ".openai.azure.com"))
+
+    def quote(self, text: str, most: int = 300) -> str:
+        """A stranger's words as a piece of one line: nothing of the key, nothing that controls, and
+        at most so many characters.
+        """
+        words = "".join(c if c.isprintable() else " " for c in text[: 9 * most]).split()
         if self.key:  # servers repeat it, or its beginning
             words = ["[key]" if self.key[:6] in word else word for word in words]
         text = " ".join(words)
-        return text if len(text) <= _QUOTED else text[: _QUOTED - 3] + "..."
+        return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def resolve(base_url: str, api_key_env: str, *, usual: str, variable: str) -> Address:
@@ -44,7 +49,7 @@ def resolve(base_url: str, api_key_env: str, *, usual: str, variable: str) -> Ad
             f"base_url for {parts.hostname} holds more than an address; a key goes into an "
             "environment variable that -o api_key_env=… names"
         )
-    name = api_key_env or ("" if _near(parts.hostname) else variable)
+    name = api_key_env or ("" if is_near(parts.hostname) else variable)
     key = os.environ.get(name, "").strip() if name else ""
     if name and not key:
         raise PluginError(
@@ -56,7 +61,7 @@ def resolve(base_url: str, api_key_env: str, *, usual: str, variable: str) -> Ad
     return Address(url=url, key=key, variable=name)
 
 
-def _near(host: str) -> bool:
+def is_near(host: str) -> bool:
     """True for this machine, and for names and numbers of a private network."""
     try:
         return ipaddress.ip_address(host).is_private

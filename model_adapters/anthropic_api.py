@@ -12,16 +12,17 @@ from isekai.files import parse
 from isekai.types import Sweep
 from model_adapters import address, line
 from model_adapters.chat import Block, Chat, Style, answer_schema
+from model_adapters.chatting import Chatting
 from model_adapters.exchange import CONNECT, Reply, no_text
 from model_adapters.pictures import Picture
-from model_adapters.remote import Count, Counted, Dollars, Limits, Remote, Seconds
+from model_adapters.remote import Count, Counted, Dollars, Limits, Seconds
 from model_adapters.spending import Tokens
 
 CACHED = 0.1
 """A token read from the prompt cache costs that share of an input token (from its price list)."""
 
 
-class Anthropic(Remote):
+class Anthropic(Chatting):
     """`anthropic:MODEL`, through Anthropic's own client.
 
     The options are those of `openai`, where they make sense: the key comes from ANTHROPIC_API_KEY;

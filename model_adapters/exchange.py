@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Generic, Protocol, TypeVar
 
 import httpx2
 
@@ -19,9 +20,24 @@ CONNECT = 10.0
 """Seconds for a connection to come about."""
 
 
+class Answered(Protocol):
+    """What every reply tells, whatever was asked for."""
+
+    @property
+    def tokens(self) -> Tokens | None:
+        """None if the server didn't count."""
+
+    @property
+    def model(self) -> str | None:
+        """Which one answered; None if the server doesn't say."""
+
+
+Said = TypeVar("Said", bound=Answered)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What a server answered, whatever its dialect."""
+    """What a chat model answered, whatever its dialect."""
 
     text: str
     finish: str | None
@@ -44,7 +60,7 @@ def no_text(finish: str | None, *, thought: bool) -> str:
     return f"no text; it ended with {finish!r:.40}; run the same command to ask again"
 
 
-class Exchange:
+class Exchange(Generic[Said]):
     """Sends a request and reads what comes: Again, Refused, or IsekaiError if all would fail.
 
     `api` is the official client's module, with its exceptions; `read` makes a reply of the JSON of
@@ -57,7 +73,7 @@ class Exchange:
         address: Address,
         path: str,
         api: ModuleType,
-        read: Callable[[object], Reply],
+        read: Callable[[object], Said],
         timeout: float,
         served_as: str,
     ) -> None:
@@ -69,7 +85,7 @@ class Exchange:
         self._served_as = served_as
         self._reached = False
 
-    async def __call__(self, client: Client, request: Request) -> Reply:
+    async def __call__(self, client: Client, request: Request) -> Said:
         """Within the time-out, whatever it hangs on."""
         try:
             async with asyncio.timeout(self._timeout):
@@ -104,7 +120,7 @@ class Exchange:
             f"{self._address.url}: no connection: {told}; start the server, or correct -o base_url"
         )
 
-    def _reply(self, response: httpx2.Response) -> Reply:
+    def _reply(self, response: httpx2.Response) -> Said:
         status, body = response.status_code, response.content
         try:
             told = json.loads(body)

@@ -17,6 +17,10 @@ _STOPS = (401, 402, 403, 404, 407)
 """What every other request would meet as well."""
 
 
+_POLICY = ("moderation_blocked", "content_policy_violation", "content_filter", "contentfilter")
+"""Codes of OpenAI and Azure, which others took over, for what their moderation turns down."""
+
+
 class Again(Exception):
     """A fault that may pass: the same request is worth another try."""
 
@@ -40,6 +44,11 @@ class Again(Exception):
 class Refused(Exception):
     """The server won't answer this request, however often it is sent."""
 
+    def __init__(self, reason: str, *, policy: bool = False) -> None:
+        super().__init__(reason)
+        self.policy = policy
+        """True if it is for what the request says, not for how it says it."""
+
 
 def refusal(
     address: Address, status: int, headers: Mapping[str, str], body: str
@@ -48,6 +57,8 @@ def refusal(
     said, code = _reason(body)
     said = address.quote(said)
     told = f"HTTP {status}" + (f": {said}" if said else "")
+    if code.casefold() in _POLICY:
+        return Refused(told, policy=True)
     if status in _STOPS:
         return IsekaiError(f"{address.url}: {_mend(address, status, told)}")
     if code == "insufficient_quota":

@@ -5,8 +5,8 @@ import ssl
 import threading
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine
-from concurrent.futures import CancelledError
-from functools import cache
+from concurrent.futures import CancelledError, Future
+from functools import cache, partial
 from typing import Any, Protocol, TypeVar
 
 import httpx2
@@ -50,13 +50,17 @@ class Line:
             target=_live, args=(runner, self.client), name="isekai-line", daemon=True
         ).start()
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for `work`; whatever ends the waiting ends the work."""
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin with `work`; a CancelledError after `close`."""
         with self._lock:
             if not self._open:
                 work.close()
                 raise CancelledError
-            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Wait for `work`; whatever ends the waiting ends the work."""
+        future = self.start(work)
         try:
             return future.result()
         finally:
@@ -83,34 +87,38 @@ async def _end(client: Client) -> None:
     await client.close()
 
 
-def http_options() -> dict[str, Any]:
-    """For the HTTP client of an official client: certificates read once, replies kept short."""
-    return {"verify": _certificates(), "event_hooks": {"response": [bounded]}}
+def http_options(largest: int | None = None) -> dict[str, Any]:
+    """For the HTTP client of an official client: certificates read once, replies of at most so many
+    bytes.
+    """
+    hook = partial(bounded, largest=largest)
+    return {"verify": certificates(), "event_hooks": {"response": [hook]}}
 
 
 @cache
-def _certificates() -> ssl.SSLContext:
+def certificates() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-async def bounded(response: httpx2.Response) -> None:
+async def bounded(response: httpx2.Response, largest: int | None = None) -> None:
     """No reply may fill the memory, nor swell in it when it is unpacked."""
     if response.headers.get("content-encoding", "identity") != "identity":
         raise Again("a compressed reply, which wasn't asked for", billed=True)
     assert isinstance(response.stream, httpx2.AsyncByteStream)
-    response.stream = _Bounded(response.stream)
+    response.stream = _Bounded(response.stream, largest or LARGEST_REPLY)
 
 
 class _Bounded(httpx2.AsyncByteStream):
-    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+    def __init__(self, stream: httpx2.AsyncByteStream, largest: int) -> None:
         self._stream = stream
+        self._largest = largest
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        left = LARGEST_REPLY
+        left = self._largest
         async for chunk in self._stream:
             left -= len(chunk)
             if left < 0:
-                raise Again(f"a reply of more than {LARGEST_REPLY:,} bytes", billed=True)
+                raise Again(f"a reply of more than {self._largest:,} bytes", billed=True)
             yield chunk
 
     async def aclose(self) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import openai
 from pydantic import Field
@@ -15,10 +14,12 @@ from isekai.errors import DataError
 from isekai.files import parse
 from isekai.types import Sweep
 from model_adapters import address, line
+from model_adapters.address import Address
 from model_adapters.chat import Block, Chat, Style, answer_schema
+from model_adapters.chatting import Chatting
 from model_adapters.exchange import CONNECT, Reply, no_text
 from model_adapters.pictures import Picture
-from model_adapters.remote import Count, Counted, Dollars, Limits, Remote, Seconds
+from model_adapters.remote import Count, Counted, Dollars, Limits, Seconds
 from model_adapters.spending import Tokens
 
 Choice = Literal["none", "json", "vllm", "grammar"]
@@ -27,7 +28,7 @@ OpenAI, vLLM, SGLang, llama.cpp, Ollama and most hosted ones); by vLLM's `struct
 llama.cpp's `grammar`."""
 
 
-class OpenAI(Remote):
+class OpenAI(Chatting):
     """`openai:MODEL` at OpenAI, or with `-o base_url=` at any server that speaks its chat API.
 
     model         as the server calls it; `served_as` if it answers under another name
@@ -81,12 +82,11 @@ class OpenAI(Remote):
         cache: bool | Path = True,
         served_as: str = "",
     ) -> None:
-        usual = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-        server = address.resolve(base_url, api_key_env, usual=usual, variable="OPENAI_API_KEY")
+        server = resolve(base_url, api_key_env)
         chat = OpenAIChat(
             model=model,
             max_tokens=max_tokens,
-            limit=_limit(server.url),
+            limit="max_completion_tokens" if server.is_openai else "max_tokens",
             temperature=temperature,
             seed=seed,
             choice=choice,
@@ -111,14 +111,7 @@ class OpenAI(Remote):
         super().__init__(chat, server, limits)
 
     def client(self) -> line.Client:
-        return openai.AsyncOpenAI(
-            api_key=self._address.key or "none",
-            base_url=self._address.url,
-            max_retries=0,
-            timeout=openai.Timeout(None, connect=CONNECT),
-            default_headers={"Accept-Encoding": "identity"},
-            http_client=openai.DefaultAsyncHttpxClient(**line.http_options()),
-        )
+        return client(self._address)
 
     def read(self, reply: object) -> Reply:
         told = parse(_Completion, reply, "the answer")
@@ -140,7 +133,8 @@ class OpenAIChat(Chat):
     """Chat completions, with pictures as data URLs."""
 
     limit: Literal["max_tokens", "max_completion_tokens"]
-    """The name of the field that limits an answer."""
+    """The name of the field that limits an answer: OpenAI's newer models refuse the old one, and
+    other servers may know no other."""
     seed: int | None
     choice: Choice
     detail: str | None
@@ -164,11 +158,22 @@ class OpenAIChat(Chat):
         }
 
 
-def _limit(url: str) -> Literal["max_tokens", "max_completion_tokens"]:
-    """OpenAI's newer models refuse the old name of the field; other servers may know no other."""
-    host = urlsplit(url).hostname or ""
-    hosted = host.endswith((".openai.com", ".openai.azure.com"))
-    return "max_completion_tokens" if hosted else "max_tokens"
+def resolve(base_url: str, api_key_env: str) -> Address:
+    """Where a server of this protocol is: as said, else as OpenAI's own client finds it."""
+    usual = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
+    return address.resolve(base_url, api_key_env, usual=usual, variable="OPENAI_API_KEY")
+
+
+def client(server: Address, largest: int | None = None) -> line.Client:
+    """The official client, for replies of at most so many bytes; `Remote` tries again for it."""
+    return openai.AsyncOpenAI(
+        api_key=server.key or "none",
+        base_url=server.url,
+        max_retries=0,
+        timeout=openai.Timeout(None, connect=CONNECT),
+        default_headers={"Accept-Encoding": "identity"},
+        http_client=openai.DefaultAsyncHttpxClient(**line.http_options(largest)),
+    )
 
 
 def _constraint(choice: Choice, labels: Sequence[str]) -> Block:

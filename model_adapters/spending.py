@@ -1,7 +1,7 @@
 """What requests cost, and the cap that stops before it could be passed."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isekai.errors import IsekaiError, PluginError
 
@@ -24,6 +24,8 @@ class Tokens:
     """Those of the prompt that were read from the server's prefix cache."""
     written: float = 0.0
     """Those of the prompt that were written to a cache at a price of their own."""
+    pictures: float = 0.0
+    """How many were drawn, where each has a price."""
 
     @property
     def total(self) -> float:
@@ -31,7 +33,8 @@ class Tokens:
 
 
 class Spending:
-    """Adds up what was spent. Prices are US dollars a million tokens; without any, cost is unknown.
+    """Adds up what was spent. Prices are US dollars a million tokens, and `price` is for a picture;
+    without any, cost is unknown.
 
     Before a request is sent, what it may cost is set aside; an answer puts the true cost in its
     place. What may have been charged for, though no answer came, stays spent.
@@ -43,20 +46,21 @@ class Spending:
         price_in: float | None,
         price_out: float | None,
         price_cached: float | None,
+        price: float | None = None,
         cap: float | None,
     ) -> None:
         if (price_in is None) != (price_out is None):
             raise PluginError("price_in and price_out go together: US dollars a million tokens")
-        if cap is not None and price_in is None:
+        self.priced = price_in is not None or price is not None
+        if cap is not None and not self.priced:
             raise PluginError(
                 "max_cost needs prices: give price_in and price_out, US dollars a million tokens"
             )
         self.spent = 0.0
         self.tokens = 0.0
         """All that were counted, of prompts and completions."""
-        self.priced = price_in is not None
         self._cap = cap
-        self._in, self._out = price_in or 0.0, price_out or 0.0
+        self._in, self._out, self._picture = price_in or 0.0, price_out or 0.0, price or 0.0
         self._cached = self._in if price_cached is None else price_cached
         self._set_aside = 0.0
         self._under_way = 0
@@ -67,12 +71,13 @@ class Spending:
     def cost(self, tokens: Tokens) -> float:
         """US dollars."""
         plain = tokens.prompt - tokens.cached - tokens.written
-        return (
+        counted = (
             plain * self._in
             + tokens.cached * self._cached
             + tokens.written * self._in * CACHE_WRITE
             + tokens.completion * self._out
         ) / 1e6
+        return counted + tokens.pictures * self._picture
 
     async def reserve(self, expected: Tokens) -> float:
         """Set aside what a request may cost, in US dollars; IsekaiError if that could pass the cap.
@@ -119,5 +124,4 @@ class Spending:
                 settled.set_result(None)
 
     def _most(self, expected: Tokens) -> float:
-        prompt = expected.prompt * self._caution
-        return self.cost(Tokens(prompt=prompt, completion=expected.completion))
+        return self.cost(replace(expected, prompt=expected.prompt * self._caution))
