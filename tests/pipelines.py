@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests import components, tokens
-from tests.components import LATENTS, WIDTH, library
+from tests import parts, tokens
+from tests.parts import LATENTS, WIDTH, library
 
 
 def build(
@@ -51,7 +51,7 @@ def lora(kind: str, folder: Path) -> Path:
     part = {"sd15": "unet", "flux": "transformer"}[kind]
     denoiser = getattr(pipeline, part)
     denoiser.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"]))
-    layers = get_peft_model_state_dict(components.filled(denoiser, seed=1))
+    layers = get_peft_model_state_dict(parts.filled(denoiser, seed=1))
     pipeline.save_lora_weights(folder, **{f"{part}_lora_layers": layers})
     return folder / "pytorch_lora_weights.safetensors"
 
@@ -78,12 +78,12 @@ _PICKLE_NAMES = {
 def _sd15(*, scale: int = 1, checked: bool = False):
     diffusers = library()
     tokenizer = tokens.clip()
-    checker, extractor = components.safety() if checked else (None, None)
+    checker, extractor = parts.safety() if checked else (None, None)
     return diffusers.StableDiffusionPipeline(
-        vae=components.vae(),
-        text_encoder=components.clip(tokenizer, width=WIDTH * scale),
+        vae=parts.vae(),
+        text_encoder=parts.clip(tokenizer, width=WIDTH * scale),
         tokenizer=tokenizer,
-        unet=components.unet(width=WIDTH * scale, cross_attention_dim=WIDTH * scale),
+        unet=parts.unet(width=WIDTH * scale, cross_attention_dim=WIDTH * scale),
         scheduler=diffusers.PNDMScheduler(**_BETAS, skip_prk_steps=True, steps_offset=1),
         safety_checker=checker,
         feature_extractor=extractor,
@@ -99,12 +99,12 @@ def _sdxl():
     diffusers = library()
     tokenizer, tokenizer_2 = tokens.clip(), tokens.clip(pad="!")
     return diffusers.StableDiffusionXLPipeline(
-        vae=components.vae(),
-        text_encoder=components.clip(tokenizer),
+        vae=parts.vae(),
+        text_encoder=parts.clip(tokenizer),
         tokenizer=tokenizer,
-        text_encoder_2=components.clip(tokenizer_2, projected=True, seed=1),
+        text_encoder_2=parts.clip(tokenizer_2, projected=True, seed=1),
         tokenizer_2=tokenizer_2,
-        unet=components.unet(cross_attention_dim=2 * WIDTH, numbers=6),  # two sizes and a corner
+        unet=parts.unet(cross_attention_dim=2 * WIDTH, numbers=6),  # two sizes and a corner
         scheduler=diffusers.EulerDiscreteScheduler(**_BETAS, steps_offset=1),
         add_watermarker=False,
     )
@@ -114,12 +114,12 @@ def _sdxl_refiner():
     diffusers = library()
     tokenizer = tokens.clip(pad="!")
     return diffusers.StableDiffusionXLImg2ImgPipeline(
-        vae=components.vae(),
+        vae=parts.vae(),
         text_encoder=None,
         tokenizer=None,
-        text_encoder_2=components.clip(tokenizer, projected=True, seed=1),
+        text_encoder_2=parts.clip(tokenizer, projected=True, seed=1),
         tokenizer_2=tokenizer,
-        unet=components.unet(cross_attention_dim=WIDTH, numbers=5),  # a size, a corner and a score
+        unet=parts.unet(cross_attention_dim=WIDTH, numbers=5),  # a size, a corner and a score
         scheduler=diffusers.EulerDiscreteScheduler(**_BETAS, steps_offset=1),
         requires_aesthetics_score=True,
         add_watermarker=False,
@@ -131,14 +131,14 @@ def _sd3():
     tokenizer, tokenizer_2, tokenizer_3 = tokens.clip(), tokens.clip(pad="!"), tokens.t5()
     return diffusers.StableDiffusion3Pipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=components.vae(shift_factor=0.0609, quantised=False),
-        text_encoder=components.clip(tokenizer, projected=True),
+        vae=parts.vae(shift_factor=0.0609, quantised=False),
+        text_encoder=parts.clip(tokenizer, projected=True),
         tokenizer=tokenizer,
-        text_encoder_2=components.clip(tokenizer_2, projected=True, seed=1),
+        text_encoder_2=parts.clip(tokenizer_2, projected=True, seed=1),
         tokenizer_2=tokenizer_2,
-        text_encoder_3=components.t5(tokenizer_3, width=2 * WIDTH),
+        text_encoder_3=parts.t5(tokenizer_3, width=2 * WIDTH),
         tokenizer_3=tokenizer_3,
-        transformer=components.filled(
+        transformer=parts.filled(
             diffusers.SD3Transformer2DModel(
                 sample_size=8,
                 in_channels=LATENTS,
@@ -160,12 +160,12 @@ def _flux():
     tokenizer, tokenizer_2 = tokens.clip(), tokens.t5()
     return diffusers.FluxPipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
-        vae=components.vae(shift_factor=0.1159, quantised=False),
-        text_encoder=components.clip(tokenizer),
+        vae=parts.vae(shift_factor=0.1159, quantised=False),
+        text_encoder=parts.clip(tokenizer),
         tokenizer=tokenizer,
-        text_encoder_2=components.t5(tokenizer_2),
+        text_encoder_2=parts.t5(tokenizer_2),
         tokenizer_2=tokenizer_2,
-        transformer=components.filled(
+        transformer=parts.filled(
             diffusers.FluxTransformer2DModel(
                 in_channels=4 * LATENTS,
                 num_layers=1,
@@ -185,12 +185,10 @@ def _flux2_klein():
     tokenizer = tokens.qwen()
     return diffusers.Flux2KleinPipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=components.vae_flux2(),
-        text_encoder=components.qwen3(
-            tokenizer, layers=27, head=True
-        ),  # layers 9, 18 and 27 are read
+        vae=parts.vae_flux2(),
+        text_encoder=parts.qwen3(tokenizer, layers=27, head=True),  # layers 9, 18 and 27 are read
         tokenizer=tokenizer,
-        transformer=components.filled(
+        transformer=parts.filled(
             diffusers.Flux2Transformer2DModel(
                 in_channels=4 * LATENTS,
                 num_layers=1,
@@ -211,9 +209,9 @@ def _pixart_sigma():
     tokenizer = tokens.t5(longest=300)
     return diffusers.PixArtSigmaPipeline(
         tokenizer=tokenizer,
-        text_encoder=components.t5(tokenizer),
-        vae=components.vae(),
-        transformer=components.filled(
+        text_encoder=parts.t5(tokenizer),
+        vae=parts.vae(),
+        transformer=parts.filled(
             diffusers.PixArtTransformer2DModel(
                 sample_size=32,  # of those that have a table of shapes the smallest
                 in_channels=LATENTS,
@@ -234,9 +232,9 @@ def _sana():
     tokenizer = tokens.gemma()
     return diffusers.SanaPipeline(
         tokenizer=tokenizer,
-        text_encoder=components.gemma(tokenizer),
-        vae=components.vae_dc(),
-        transformer=components.filled(
+        text_encoder=parts.gemma(tokenizer),
+        vae=parts.vae_dc(),
+        transformer=parts.filled(
             diffusers.SanaTransformer2DModel(
                 sample_size=16,  # of those that have a table of shapes the smallest
                 in_channels=LATENTS,
@@ -261,10 +259,10 @@ def _qwen_image():
     tokenizer = tokens.qwen()
     return diffusers.QwenImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        vae=components.vae_qwen_image(),
-        text_encoder=components.qwen_vl(tokenizer),
+        vae=parts.vae_qwen_image(),
+        text_encoder=parts.qwen_vl(tokenizer),
         tokenizer=tokenizer,
-        transformer=components.filled(
+        transformer=parts.filled(
             diffusers.QwenImageTransformer2DModel(
                 in_channels=4 * LATENTS,
                 out_channels=LATENTS,
@@ -283,10 +281,10 @@ def _z_image():
     tokenizer = tokens.qwen()
     return diffusers.ZImagePipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=components.vae(shift_factor=0.1159, quantised=False),
-        text_encoder=components.qwen3(tokenizer, layers=2),
+        vae=parts.vae(shift_factor=0.1159, quantised=False),
+        text_encoder=parts.qwen3(tokenizer, layers=2),
         tokenizer=tokenizer,
-        transformer=components.filled(
+        transformer=parts.filled(
             diffusers.ZImageTransformer2DModel(
                 in_channels=LATENTS,
                 dim=WIDTH,

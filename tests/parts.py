@@ -1,4 +1,4 @@
-"""The components of tiny pipelines: text encoders, decoders, checkers, with random weights."""
+"""The parts of tiny pipelines: text encoders, decoders and checkers with random weights."""
 
 import warnings
 
