@@ -7,9 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
+from isekai import metadata
 from isekai.images import encode
 from isekai.plan import Plan
-from isekai.protocols import Picture, Rejected
+from isekai.protocols import Picture, Rejected, Synthetic
 from isekai.types import ImageRequest
 
 THREADS = 4
@@ -51,12 +52,26 @@ def finish(plan: Plan, request: ImageRequest, drawn: Picture | Rejected) -> Fini
         request=request,
         reason="; ".join(reasons),
         again=bool(reasons),
-        data=encode(drawn.image, plan.format),
+        data=encode(drawn.image, plan.format, _told(plan, request)),
         width=drawn.image.width,
         height=drawn.image.height,
         scores=scores,
         made=dict(drawn.made),
     )
+
+
+def _told(plan: Plan, request: ImageRequest) -> bytes:
+    """How the picture comes to be, for its file."""
+    source = plan.source
+    facts = {
+        "concept": request.concept.id,
+        "index": request.index,
+        "attempt": request.attempt,
+        "negative_prompt": request.concept.negative_prompt,
+        **plan.given(request),
+    }
+    kind = source.digital_source if isinstance(source, Synthetic) else ""
+    return metadata.packet(facts, kind=kind)
 
 
 def finish_all(

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from isekai.types import Concept, Episode, Group, ImageRequest, LabelWords, Response, Sweep
+from isekai.types import (
+    Concept,
+    DigitalSource,
+    Episode,
+    Group,
+    ImageRequest,
+    LabelWords,
+    Response,
+    Sweep,
+)
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -94,6 +103,14 @@ class Suggesting(Protocol):
     @property
     def gates(self) -> Sequence[str]:
         """Gates that its pictures pass through if the user names none."""
+
+
+@runtime_checkable
+class Synthetic(Protocol):
+    """A source that makes pictures rather than taking a user's own, and says so in their files."""
+
+    @property
+    def digital_source(self) -> DigitalSource: ...
 
 
 @runtime_checkable

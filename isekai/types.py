@@ -24,6 +24,12 @@ Intervals = Literal["t", "bootstrap"]
 Shown = Literal["picture", "grey", "nothing"]
 """What a control shows in the place of an image: itself, an even grey of its size, or nothing."""
 
+DigitalSource = Literal["trainedAlgorithmicMedia", "algorithmicMedia", ""]
+"""IPTC's word for what made a picture: a trained model, an algorithm alone, or nothing is said.
+
+https://cv.iptc.org/newscodes/digitalsourcetype/
+"""
+
 IMAGE = "<image>"
 """Where the image stands in a turn's question; a question without the mark has it in front."""
 

@@ -12,7 +12,7 @@ from PIL import Image
 from isekai.protocols import Rejected
 from isekai.sources.procedural.picture import render
 from isekai.sources.procedural.scene import HiddenPart, compose
-from isekai.types import ImageRequest
+from isekai.types import DigitalSource, ImageRequest
 
 REVISION = "1"
 """Raised whenever the same request gives other pixels."""
@@ -24,6 +24,7 @@ class ProceduralSource:
     model = "procedural"
     revision = REVISION
     processes = True
+    digital_source: DigitalSource = "algorithmicMedia"
 
     def __init__(self) -> None:
         self.settings: Mapping[str, object] = {}
