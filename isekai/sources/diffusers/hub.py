@@ -1,0 +1,145 @@
+"""Models on the Hugging Face Hub: what a repository holds, downloads, and refusals in one line."""
+
+import glob
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from isekai.errors import DataError
+from isekai.files import explained
+
+
+def listed(repo: str, revision: str) -> tuple[str, dict[str, int]]:
+    """The commit that the revision stands for, and the size in bytes of each file it holds.
+
+    The library follows $HF_ENDPOINT, $HF_TOKEN or a login, $HF_HOME and $HF_HUB_OFFLINE. Where the
+    Hub can't be reached, a branch stands for the commit that it stood for when it last could, if
+    the Hub's cache has it: so all of the library's clients do, and the run records the commit.
+    """
+    from huggingface_hub import HfApi, get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    api = HfApi()
+    with reached(repo, revision):
+        commit = api.resolve_revision(repo, revision=revision).resolved
+        try:
+            tree = get_cached_repo_tree(repo, revision=commit)
+            there = {file.path: file.size for file in tree}
+        except CachedRepoTreeNotFoundError:
+            info = api.model_info(repo, revision=commit, files_metadata=True)
+            there = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+    if out := [name for name in there if name.startswith("/") or ".." in name.split("/")]:
+        raise DataError(f"{repo}: lists {out[0]!r}, which leads elsewhere; don't use this model")
+    return commit, there
+
+
+def fetch_file(repo: str, commit: str, name: str) -> Path:
+    """One file, in the folder of the Hub's cache that holds this commit."""
+    from huggingface_hub import hf_hub_download
+
+    _hush()
+    with reached(repo, commit):
+        return Path(hf_hub_download(repo, name, revision=commit))
+
+
+def fetch(repo: str, commit: str, files: Mapping[str, int], folder: Path) -> None:
+    """Bring these files of the commit, of so many bytes each, to the folder that `fetch_file` gave.
+
+    Nothing is asked of the Hub if they are all there. What an earlier try brought is kept.
+    """
+    from huggingface_hub import snapshot_download
+
+    missing = _missing(folder, files)
+    if not missing:
+        return
+    needed, free = sum(missing.values()), shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{repo}: {_gigabytes(needed)} are still to be downloaded and {_gigabytes(free)} are "
+            f"free in {folder}; free some space, or choose another disk with $HF_HOME"
+        )
+    for name in missing:  # the library takes any file that is there for whole
+        (folder / name).resolve().unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
+    _hush()
+    with reached(repo, commit):
+        snapshot_download(
+            repo, revision=commit, allow_patterns=[glob.escape(name) for name in missing]
+        )
+    if left := _missing(folder, files):
+        raise DataError(f"{repo}: {min(left)} was not downloaded whole; run the same command again")
+
+
+@contextmanager
+def reached(repo: str, revision: str) -> Iterator[None]:
+    """Say what the Hub refused and what to do, without the request: it could hold a secret."""
+    import httpx2
+    from huggingface_hub import constants, errors, get_token
+
+    page = f"{constants.ENDPOINT}/{repo}"
+    try:
+        with explained(Path(constants.HF_HUB_CACHE)):
+            yield
+    except errors.GatedRepoError:
+        raise DataError(
+            f"{repo}: gated, and this login has no access; ask for it on {page}"
+            if get_token()
+            else f"{repo}: gated; accept its terms on {page}, then log in with `hf auth login` or "
+            "$HF_TOKEN"
+        ) from None
+    except errors.RevisionNotFoundError:
+        raise DataError(
+            f"{repo}: has no branch, tag or commit '{revision}'; see {page}/tree/main"
+        ) from None
+    except errors.RepositoryNotFoundError:
+        raise DataError(
+            f"{repo}: no such folder here, and no such model on the Hub, or a private one; correct "
+            "the name, or log in with `hf auth login` or $HF_TOKEN"
+        ) from None
+    except errors.HfHubHTTPError as error:
+        raise _refused(repo, error.response.status_code) from None
+    except (
+        errors.LocalEntryNotFoundError,
+        errors.RevisionResolutionError,
+        ConnectionError,
+        httpx2.HTTPError,
+    ) as error:
+        if isinstance(error.__cause__, errors.HfHubHTTPError):
+            raise _refused(repo, error.__cause__.response.status_code) from None
+        raise DataError(
+            f"{repo}: not in the Hub's cache, and $HF_HUB_OFFLINE forbids asking the Hub; unset "
+            "it, or give a folder"
+            if constants.HF_HUB_OFFLINE
+            else f"{repo}: the Hub can't be reached ({type(error).__name__}), and its cache lacks "
+            "the model or a part of it; go online, or give a folder"
+        ) from None
+
+
+def _refused(repo: str, status: int) -> DataError:
+    what = "try again later; what was downloaded is kept"
+    if status in (401, 403):
+        what = "the login is not accepted: renew it with `hf auth login`, or mend $HF_TOKEN"
+    return DataError(f"{repo}: the Hub answers {status}; {what}")
+
+
+def _missing(folder: Path, files: Mapping[str, int]) -> dict[str, int]:
+    """The files that aren't there whole."""
+    return {
+        name: size
+        for name, size in files.items()
+        if not (folder / name).is_file() or (folder / name).stat().st_size != size
+    }
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def _hush() -> None:
+    """No bars where nobody looks at them."""
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()
