@@ -9,20 +9,14 @@ import json
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
-from typing import Literal
+from typing import get_args
 from xml.sax.saxutils import escape
 
 from isekai import __version__, containers
 from isekai.errors import IsekaiError
 from isekai.files import plain
 from isekai.images import UnreadableImage
-from isekai.types import ImageRecord
-
-DigitalSource = Literal["trainedAlgorithmicMedia", "algorithmicMedia", ""]
-"""IPTC's word for what made a picture: a trained model, an algorithm alone, or nothing is said.
-
-https://cv.iptc.org/newscodes/digitalsourcetype/
-"""
+from isekai.types import DigitalSource, ImageRecord
 
 FACTS = (
     "prompt",
@@ -45,6 +39,7 @@ _JSON = "json:"
 """Stands before a text that XML could not hold as it is, or that begins like this itself."""
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """What XML 1.0 has no way to write, whether escaped or not."""
 
@@ -59,7 +54,7 @@ _PACKET = """\
 <rdf:Description rdf:about=""
  xmlns:dc="http://purl.org/dc/elements/1.1/"
  xmlns:xmp="http://ns.adobe.com/xap/1.0/"
- xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+ xmlns:Iptc4xmpExt="{iptc}"
  xmlns:isekai="{own}">
 {properties}
 </rdf:Description>
@@ -89,12 +84,11 @@ def packet(facts: Mapping[str, object], *, kind: DigitalSource) -> bytes:
         text = _element("rdf:li", _NO_XML.sub("\ufffd", prompt), ' xml:lang="x-default"')
         properties.append(f"<dc:description><rdf:Alt>{text}</rdf:Alt></dc:description>")
     if kind:
-        uri = f"http://cv.iptc.org/newscodes/digitalsourcetype/{kind}"
-        properties.append(_element("Iptc4xmpExt:DigitalSourceType", uri))
+        properties.append(_element("Iptc4xmpExt:DigitalSourceType", uri(kind)))
     properties += [
         _element(f"isekai:{name}", _written(name, facts[name])) for name in FACTS if name in facts
     ]
-    filled = _PACKET.format(rdf=_RDF, own=NAMESPACE, properties="\n".join(properties))
+    filled = _PACKET.format(rdf=_RDF, iptc=_IPTC, own=NAMESPACE, properties="\n".join(properties))
     written = filled.encode()
     if len(written) > containers.MAX_PACKET:
         raise IsekaiError(
@@ -110,16 +104,26 @@ def read(data: bytes) -> dict[str, object]:
     UnreadableImage where the file or its packet is damaged, too large, or has a document type,
     which is how entities that grow without end come in.
     """
+    told = _told(data, NAMESPACE)
     try:
-        text = containers.xmp(data).decode().strip("\0")
-        if not text:
-            return {}
-        if "<!DOCTYPE" in text:
-            raise ValueError("an XMP packet with a document type")
-        root = ET.fromstring(text)
-        return {name: _meant(name, told) for name, told in _told(root).items() if name in FACTS}
-    except (ValueError, ET.ParseError, RecursionError) as error:
+        return {name: _meant(name, text) for name, text in told.items() if name in FACTS}
+    except (ValueError, RecursionError) as error:
         raise UnreadableImage(f"its metadata can't be read: {error}") from None
+
+
+def uri(kind: DigitalSource) -> str:
+    """The word as IPTC's vocabulary names it."""
+    return f"http://cv.iptc.org/newscodes/digitalsourcetype/{kind}"
+
+
+def digital_source(data: bytes) -> DigitalSource:
+    """What a file says of what made it; empty for nothing, or another of IPTC's words.
+
+    UnreadableImage as for `read`.
+    """
+    told = _told(data, _IPTC).get("DigitalSourceType", "")
+    words = get_args(DigitalSource)
+    return next((word for word in words if word and told == uri(word)), "")
 
 
 def _element(name: str, text: str, attributes: str = "") -> str:
@@ -146,9 +150,16 @@ def _meant(name: str, told: str) -> object:
     return json.loads(told.removeprefix(_JSON)) if told.startswith(_JSON) else told
 
 
-def _told(root: ET.Element) -> dict[str, str]:
-    """Our properties as texts: elements or, as other tools write them again, attributes."""
-    own = f"{{{NAMESPACE}}}"
+def _told(data: bytes, namespace: str) -> dict[str, str]:
+    """A namespace's properties: elements or, as other tools write them again, attributes."""
+    try:
+        text = containers.xmp(data).decode().strip("\0")
+        if "<!DOCTYPE" in text:
+            raise ValueError("an XMP packet with a document type")
+        root = ET.fromstring(text) if text else ET.Element("nothing")
+    except (ValueError, ET.ParseError) as error:
+        raise UnreadableImage(f"its metadata can't be read: {error}") from None
+    own = f"{{{namespace}}}"
     found: dict[str, str] = {}
     for description in root.iter(f"{{{_RDF}}}Description"):
         found |= description.attrib

@@ -132,6 +132,17 @@ def test_the_packet_lies_where_pillow_looks_for_it(format):
     assert found == packet
 
 
+def test_what_kind_of_picture_it_is_is_read_back():
+    for kind in ("trainedAlgorithmicMedia", "algorithmicMedia", ""):
+        data = encode(noise(), "webp", metadata.packet(FACTS, kind=kind))
+        assert metadata.digital_source(data) == kind
+    assert metadata.digital_source(encode(noise())) == ""
+    other = metadata.packet({}, kind="algorithmicMedia").replace(b"algorithmicM", b"humanM")
+    assert metadata.digital_source(with_packet(other)) == ""
+    with pytest.raises(UnreadableImage, match="document type"):
+        metadata.digital_source(with_packet(LAUGHS))
+
+
 def test_a_row_of_the_ledger_tells_the_facts_of_its_file():
     row = ImageRecord(
         id="", path="a/b/0000.png", width=1, height=1, drawn_at="2026-01-01T00:00:00+00:00",
