@@ -1,0 +1,5 @@
+"""Tells ahead what pictures take: texts, downloads, memory on disk, hours."""
+
+
+def lines(*a):
+    return []

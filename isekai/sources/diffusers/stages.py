@@ -1,0 +1,108 @@
+"""The two stages: text encoders that come and go, and then a painter that stays loaded."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from isekai import progress
+from isekai.errors import IsekaiError
+from isekai.sources.diffusers import batching, calling, loading, lora, placing, safety
+from isekai.sources.diffusers.encoding import Encoder, Misfit
+from isekai.sources.diffusers.memory import Memory
+from isekai.sources.diffusers.painting import Painter, stage
+from isekai.sources.diffusers.recipe import Recipe
+from isekai.sources.diffusers.texts import Asking, Pair, Texts
+
+_ANY_SIZE = 64
+"""Pixels of the image that a pipeline begins while it is listened to."""
+
+
+def encode(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], device: str) -> int:
+    """Encode these texts, and let go of the text encoders; how many embeddings were made.
+
+    A pipeline whose texts can't be encoded apart from drawing is noted as such.
+    """
+    recipe.origin.fetch()
+    if not recipe.model.has_text_encoders:
+        return _misfit(recipe, texts, pairs, "its text encoder is no component of its own")
+    progress.tell(f"{recipe.name}: encoding the texts of {len(pairs)} prompts")
+    pipeline = loading.text_half(recipe.model)
+    try:
+        if recipe.lora and recipe.lora.texts:
+            lora.apply(recipe.lora, pipeline, texts=True)
+        placing.move_texts(pipeline, device)
+        encoder = Encoder(
+            pipeline, texts, torch.device(device), lambda pair: _begun(pipeline, recipe, pair)
+        )
+        try:
+            encoder.encode(pairs)
+        except Misfit as misfit:
+            return _misfit(recipe, texts, pairs, str(misfit))
+        except Exception as error:
+            if not batching.is_out_of_memory(error):
+                raise
+            raise IsekaiError(
+                f"out of memory on {device} with the text encoders alone; take a profile for a "
+                "smaller card (-o memory=8g)"
+            ) from None
+    finally:
+        loading.free(pipeline)
+    if encoder.cut:
+        progress.tell(f"{recipe.name}: reads only the beginning of {encoder.cut} of the texts")
+    return encoder.encoded
+
+
+def painter(
+    recipes: Sequence[Recipe],
+    texts: Sequence[Texts],
+    pairs: Sequence[Sequence[Pair]],
+    memory: Memory,
+    device: str,
+    *,
+    scored: bool,
+) -> Painter:
+    """The model, and the refiner behind it, ready to draw what is encoded.
+
+    `pairs` are some of what each is to draw. `scored`: with the safety checker, if there is one.
+    """
+    stages = []
+    for recipe, own, some in zip(recipes, texts, pairs, strict=True):
+        recipe.origin.fetch()
+        misfit = own.misfit(some)
+        load = loading.whole if misfit else loading.image_half
+        pipeline = load(recipe.model)
+        if misfit:
+            progress.tell(f"{recipe.name}: keeps its text encoder loaded, since {misfit}")
+        if recipe.lora:
+            fuse = not recipe.quantise
+            lora.apply(recipe.lora, pipeline, texts=bool(misfit), images=True, fuse=fuse)
+        placing.place(pipeline, memory, device)
+        stages.append(stage(recipe, pipeline, None if misfit else own, torch.device(device)))
+    model = recipes[0].model
+    checker = safety.Safety(model, device) if scored and safety.has_checker(model) else None
+    return Painter(stages, device, safety=checker, made=_made(device), seeded=not memory.compile)
+
+
+def _misfit(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], why: str) -> int:
+    for negative in {pair.negative is not None for pair in pairs}:
+        texts.learn(negative, Asking(misfit=why))
+    return 0
+
+
+def _begun(pipeline: Any, recipe: Recipe, pair: Pair) -> dict[str, Any]:
+    """Arguments for an image that is never drawn."""
+    arguments = calling.arguments(pipeline, recipe, [pair], _ANY_SIZE)
+    takes = calling.parameters(pipeline)
+    if "strength" in takes:  # a refiner goes on with an image
+        channels = pipeline.vae.config.latent_channels
+        arguments["image"] = torch.zeros(1, channels, 8, 8)
+    return arguments
+
+
+def _made(device: str) -> Mapping[str, object]:
+    made: dict[str, object] = {"device": device, "torch": torch.__version__}
+    if torch.device(device).type == "cuda":
+        made["device_name"] = torch.cuda.get_device_name(device)
+        made["cuda"] = torch.version.cuda
+    return made
