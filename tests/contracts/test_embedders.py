@@ -1,20 +1,32 @@
-"""What every embedder promises, whoever wrote it: checked for each one that is installed."""
+"""What every embedder promises, whoever wrote it: checked for each one that is installed.
+
+One that needs a model to be built says so here, with a small one of each kind that it takes.
+"""
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from isekai import plugins
-from isekai.protocols import Embedder
+from isekai.protocols import Embedder, TextEmbedder
+from tests import tiny_models
 
 SIZES = ((96, 96), (64, 200), (33, 17), (96, 96))
+MODELS = {"transformers": ("clip", "siglip", "siglip2", "dino")}
+BUILDS = [(name, kind) for name in plugins.names("embedders") for kind in MODELS.get(name, ("",))]
 
 
-@pytest.fixture(scope="module", params=plugins.names("embedders"))
-def embedder(request) -> Embedder:
-    return plugins.build("embedders", request.param)
+@pytest.fixture(scope="module", params=BUILDS, ids=lambda build: ":".join(filter(None, build)))
+def embedder(request, tmp_path_factory) -> Iterator[Embedder]:
+    name, kind = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISEKAI_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield plugins.build(
+            "embedders", f"{name}:{tiny_models.built(kind, tmp_path_factory)}" if kind else name
+        )
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +71,17 @@ def test_different_pictures_get_different_rows(embedder):
     features = embedder.embed_images([black, white, checks.convert("RGB")])
     assert np.isfinite(features).all()
     assert (features @ features.T)[np.triu_indices(3, 1)].max() < 0.999
+
+
+def test_texts_get_rows_beside_those_of_images_whatever_their_neighbours(embedder, images):
+    if not isinstance(embedder, TextEmbedder):
+        pytest.skip("it embeds no texts")
+    texts = ["a photo of a cactus", "a hedgehog whose back is a cactus " * 40, "", "a cactus"]
+    rows = embedder.embed_texts(texts)
+    assert rows.dtype == np.float32
+    assert rows.shape == (len(texts), embedder.embed_images(images).shape[1])
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+    alone = np.concatenate([embedder.embed_texts([text]) for text in texts])
+    np.testing.assert_allclose(rows, alone, atol=1e-5)
+    assert (rows @ rows.T)[np.triu_indices(4, 1)].max() < 0.999
+    assert embedder.embed_texts([]).shape == (0, rows.shape[1])

@@ -1,0 +1,171 @@
+"""A model of the library transformers: found in a folder or on the Hub, and loaded strictly."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging import ERROR
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
+from transformers.utils import logging
+
+from isekai import files
+from isekai.errors import DataError, PluginError
+from isekai.readers.repository import is_name
+from isekai.sources.diffusers import digests, hub
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+_CONFIG = "config.json"
+_INDEX = "model.safetensors.index.json"
+_WHOLE = "model.safetensors"
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_BESIDES = (".json", ".txt", ".model")
+"""Configurations and vocabularies: all that loading reads besides the weights."""
+
+
+class Pretrained:
+    """A model by its repository or folder. Only its configuration is read until it is loaded.
+
+    Nothing of it is run: weights are safetensors, and code that comes with it stays where it is.
+    """
+
+    def __init__(self, name: str, revision: str, device: str, dtype: DType) -> None:
+        """DataError or PluginError, in one line, for what can't be had."""
+        self.name = name
+        self._device = _device(device)
+        self._dtype = dtype
+        self._commit, self._folder, there = _find(name, revision)
+        self._files = _loaded(name, there)
+        found = self._commit or _digest(self._folder, self._files)
+        self.revision = f"{found} {dtype}"
+        """The commit, or a digest of the folder's files; and how the weights are held."""
+        self.config = self._read("configuration", AutoConfig)
+        if getattr(self.config, "transformers_weights", None):
+            raise DataError(f"{name}: its {_CONFIG} names weights of its own; take another model")
+
+    def kind(self, mapping: Mapping[Any, Any]) -> type[Any] | None:
+        """The class of such models for this one's configuration; None if there is none."""
+        found: Any = mapping.get(type(self.config), None)
+        kind: type[Any] | None = found[0] if isinstance(found, tuple) else found
+        return kind
+
+    def load(self, kind: type[Any]) -> Any:
+        """The network, ready to look. DataError if one of its weights would be made up."""
+        self._fetch()
+        with _explained(self.name, "weights"), _silent():
+            network, told = kind.from_pretrained(
+                self._folder,
+                config=self.config,
+                dtype=getattr(torch, self._dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        if missing := sorted(told["missing_keys"]):
+            raise DataError(
+                f"{self.name}: holds no weights for '{missing[0]}' ({len(missing)} such in all) of "
+                f"a {kind.__name__}; it was saved as a model of another kind"
+            )
+        return network.eval().requires_grad_(False).to(self._device)
+
+    def image_processor(self) -> Any:
+        """What makes of a picture what the network takes; by Pillow, the same on all machines."""
+        self._fetch()
+        return self._read("image processor", AutoImageProcessor, backend="pil")
+
+    def tokenizer(self) -> Any:
+        self._fetch()
+        return self._read("tokenizer", AutoTokenizer)
+
+    def _read(self, what: str, auto: Any, **options: object) -> Any:
+        with _explained(self.name, what), _silent():
+            return auto.from_pretrained(
+                self._folder, local_files_only=True, trust_remote_code=False, **options
+            )
+
+    def _fetch(self) -> None:
+        if self._commit:
+            hub.fetch(self.name, self._commit, self._files, self._folder)
+        if _INDEX in self._files and _WHOLE not in self._files:
+            index = files.read_json(self._folder / _INDEX, dict[str, object])
+            named = index.get("weight_map")
+            if not isinstance(named, dict) or not set(named.values()) <= set(self._files):
+                raise DataError(f"{self.name}: {_INDEX} and its shards don't agree; get all of it")
+
+
+def _find(name: str, revision: str) -> tuple[str, Path, Mapping[str, int]]:
+    """The commit (of a folder none), the folder, and the files at its top with their bytes."""
+    folder, commit = Path(name), ""
+    with files.explained(folder):
+        if folder.is_dir():
+            there = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+        elif is_name(name):
+            commit, there = hub.listed(name, revision or "main")
+        else:
+            raise DataError(f"{name}: no such folder here, and no name of a repository: owner/name")
+    if not commit and revision:
+        raise PluginError(f"{name}: a folder has no revisions, given '{revision}'; leave it out")
+    if _CONFIG not in there:
+        raise DataError(f"{name}: no model of transformers ({_CONFIG} is missing)")
+    if commit:
+        folder = hub.fetch_file(name, commit, _CONFIG).parent
+    return commit, folder, {file: size for file, size in there.items() if "/" not in file}
+
+
+def _loaded(name: str, there: Mapping[str, int]) -> dict[str, int]:
+    """Of the files that are there, those that are read."""
+    if "adapter_config.json" in there:
+        raise DataError(f"{name}: holds an adapter for another model; give a model that is whole")
+    weights = {_WHOLE} & set(there) or {file for file in there if _SHARD.fullmatch(file)}
+    if not weights:
+        raise DataError(
+            f"{name}: holds no {_WHOLE}, and weights of other forms can run anything; look for a "
+            "converted copy, or convert it where you trust it"
+        )
+    besides = {file for file in there if file.endswith(_BESIDES)}
+    return {file: there[file] for file in sorted(weights | besides)}
+
+
+def _digest(folder: Path, names: Mapping[str, int]) -> str:
+    found = digests.sha256(folder / name for name in names)
+    return files.sha256("".join(f"{d} {path.name}\n" for path, d in found.items()).encode())
+
+
+def _device(name: str) -> str:
+    """The device of that name; `auto` is a GPU if there is one."""
+    here = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()] + ["cpu"]
+    if name == "auto":
+        return here[0]
+    try:
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = ""
+    if kind not in here:
+        raise PluginError(f"no device '{name}' here; there are: {', '.join(here)}")
+    return name
+
+
+@contextmanager
+def _explained(name: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # damaged files make the library raise almost any class
+        told = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{name}: its {what} can't be loaded ({told})") from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """No bars and no reports: what of them matters is checked."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(ERROR)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -1,0 +1,134 @@
+"""Embedders by their names on the Hugging Face Hub: CLIP and SigLIP, DINO and their like."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import MODEL_MAPPING
+
+from isekai.embedders.pretrained import DType, Pretrained
+from isekai.errors import DataError, PluginError
+
+T = TypeVar("T")
+
+
+def Transformers(  # the name of what is built, as of all embedders
+    model: str, revision: str = "", device: str = "auto", dtype: DType = "float32", batch: int = 32
+) -> "PictureEmbedder":
+    """Embeds with a vision model of the library transformers: `transformers:facebook/dinov2-base`.
+
+    model      a repository (`owner/name`) or a folder; with a model of pictures and texts (CLIP,
+               SigLIP, SigLIP 2, ...) the embedder embeds texts, too
+    revision   a branch, tag or commit of the repository; else its main branch
+    device     auto (a GPU if there is one), cpu, cuda, cuda:1, mps
+    dtype      float32, bfloat16 or float16; part of what the embedder's revision says
+    batch      pictures or texts at a time
+
+    DataError or PluginError, in one line, for a model that can't be had or embeds no pictures.
+    """
+    if batch < 1:
+        raise PluginError(f"transformers takes batch >= 1, given {batch}")
+    found = Pretrained(model, revision, device, dtype)
+    kind = found.kind(MODEL_MAPPING)
+    if kind and hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features"):
+        return PictureTextEmbedder(found, kind, batch)
+    if kind and kind.main_input_name == "pixel_values":
+        return PictureEmbedder(found, kind, batch)
+    raise PluginError(
+        f"{model}: a model of the kind '{found.config.model_type}' embeds no pictures; give one "
+        "such as openai/clip-vit-base-patch32 or facebook/dinov2-base"
+    )
+
+
+class PictureEmbedder:
+    """What a vision model pools of each picture.
+
+    A picture's vector does not depend on its neighbours in the batch but for the last bits, because
+    the matrix library rounds differently with the batch's size: about 1e-6.
+    """
+
+    def __init__(self, found: Pretrained, kind: type[Any], batch: int) -> None:
+        self.model = found.name
+        self.revision = found.revision
+        self._found = found
+        self._kind = kind
+        self._batch = batch
+
+    def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """[N, D] float32, rows of length 1."""
+        if not images:
+            return self.embed_images([Image.new("RGB", (32, 32))])[:0]
+        return self._rows(images, self._look)
+
+    @cached_property
+    def _network(self) -> Any:
+        return self._found.load(self._kind)
+
+    @cached_property
+    def _image_processor(self) -> Any:
+        return self._found.image_processor()
+
+    def _look(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        inputs = self._image_processor(
+            images=[image.convert("RGB") for image in images], return_tensors="pt"
+        )
+        look = getattr(self._network, "get_image_features", self._network)
+        return self._pooled(look, inputs.to(self._network.device, self._network.dtype))
+
+    def _pooled(self, ask: Callable[..., Any], inputs: Any) -> torch.Tensor:
+        pooled = ask(**inputs).get("pooler_output")
+        if pooled is None:
+            raise PluginError(
+                f"{self.model}: a {self._kind.__name__} pools nothing of a picture; give a model "
+                "such as openai/clip-vit-base-patch32 or facebook/dinov2-base"
+            )
+        flat: torch.Tensor = pooled.flatten(1)
+        return flat
+
+    def _rows(
+        self, items: Sequence[T], features: Callable[[Sequence[T]], torch.Tensor]
+    ) -> NDArray[np.float32]:
+        batches = [
+            items[start : start + self._batch] for start in range(0, len(items), self._batch)
+        ]
+        with torch.inference_mode():
+            found = np.concatenate([features(batch).float().cpu().numpy() for batch in batches])
+        lengths = np.linalg.norm(found, axis=1, keepdims=True)
+        if not np.isfinite(lengths).all() or not lengths.all():
+            raise DataError(
+                f"{self.model}: its vectors are no numbers, or all zeros; take dtype=float32"
+            )
+        rows: NDArray[np.float32] = found / lengths
+        return rows
+
+
+class PictureTextEmbedder(PictureEmbedder):
+    """What a model of pictures and texts makes of either, in one space."""
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[N, D] float32, rows of length 1. A text is cut to what the model reads of one."""
+        if not texts:
+            return self.embed_texts(["nothing"])[:0]
+        return self._rows(texts, self._read)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return self._found.tokenizer()
+
+    def _read(self, texts: Sequence[str]) -> torch.Tensor:
+        """Texts are filled up to full length: SigLIP was trained so, and then none depends on how
+        long its neighbours are.
+        """
+        longest = self._found.config.get_text_config().max_position_embeddings
+        inputs = self._tokenizer(
+            list(texts),
+            padding="max_length",
+            truncation=True,
+            max_length=min(longest, self._tokenizer.model_max_length),
+            return_tensors="pt",
+        )
+        return self._pooled(self._network.get_text_features, inputs.to(self._network.device))

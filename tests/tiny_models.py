@@ -1,0 +1,129 @@
+"""Tiny models of the library transformers, with random weights: real classes, real files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import tokens
+from tests.parts import filled
+
+_LAYERS = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+
+
+def clip(folder: Path) -> Path:
+    """32 pixels, 77 tokens, 16 numbers a vector."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor
+
+    words = tokens.clip()
+    config = CLIPConfig(
+        text_config=_LAYERS | _vocabulary(words, 77),
+        vision_config=_LAYERS | {"image_size": 32, "patch_size": 8},
+        projection_dim=16,
+    )
+    filled(CLIPModel(config)).save_pretrained(folder)
+    CLIPProcessor(CLIPImageProcessor(**_cropped(32)), words).save_pretrained(folder)
+    return folder
+
+
+def siglip(folder: Path) -> Path:
+    """32 pixels, 64 tokens, 32 numbers a vector."""
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    words = tokens.t5(longest=64)
+    words.model_input_names = ["input_ids"]  # as its makers' tokenizers have it
+    config = SiglipConfig(
+        text_config=_LAYERS | _vocabulary(words, 64) | {"projection_size": 32},
+        vision_config=_LAYERS | {"image_size": 32, "patch_size": 8},
+    )
+    filled(SiglipModel(config)).save_pretrained(folder)
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def siglip2(folder: Path) -> Path:
+    """At most 16 patches of 8 pixels, which keep a picture's shape; 64 tokens."""
+    from transformers import Siglip2Config, Siglip2ImageProcessor, Siglip2Model
+
+    words = tokens.gemma()
+    words.padding_side = "right"
+    config = Siglip2Config(
+        text_config=_LAYERS | _vocabulary(words, 64) | {"projection_size": 32},
+        vision_config=_LAYERS | {"patch_size": 8, "num_patches": 16},
+    )
+    filled(Siglip2Model(config)).save_pretrained(folder)
+    Siglip2ImageProcessor(patch_size=8, max_num_patches=16).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def dino(folder: Path) -> Path:
+    """28 pixels, 32 numbers a vector, no texts."""
+    from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
+
+    config = Dinov2Config(**_LAYERS, image_size=28, patch_size=14)
+    model = filled(Dinov2Model(config))
+    for layer in model.encoder.layer:  # start at nothing, and would show nothing of a picture
+        layer.layer_scale1.lambda1.data.fill_(1)
+        layer.layer_scale2.lambda1.data.fill_(1)
+    model.save_pretrained(folder)
+    BitImageProcessor(**_cropped(28)).save_pretrained(folder)
+    return folder
+
+
+def classifier(
+    folder: Path, labels: Sequence[str] = ("normal", "nsfw"), *, independent: bool = False
+) -> Path:
+    """32 pixels; `independent` labels don't share a sum of one."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    config = ViTConfig(
+        **_LAYERS,
+        image_size=32,
+        patch_size=8,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+        problem_type="multi_label_classification" if independent else None,
+    )
+    filled(ViTForImageClassification(config)).save_pretrained(folder)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def texts(folder: Path) -> Path:
+    """A model that reads texts and sees nothing."""
+    from transformers import BertConfig, BertModel
+
+    filled(BertModel(BertConfig(**_LAYERS, vocab_size=8))).save_pretrained(folder)
+    return folder
+
+
+_BUILT: dict[tuple[Path, str], Path] = {}
+
+
+def built(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this kind, built once a session. Don't write into it."""
+    key = tmp_path_factory.getbasetemp(), kind
+    if key not in _BUILT:
+        _BUILT[key] = globals()[kind](tmp_path_factory.mktemp(kind) / kind)
+    return _BUILT[key]
+
+
+def _vocabulary(words: Any, longest: int) -> dict[str, int | None]:
+    special = (f"{name}_token_id" for name in ("bos", "eos", "pad"))
+    return {
+        "vocab_size": len(words),
+        "max_position_embeddings": longest,
+        **{name: getattr(words, name) for name in special},
+    }
+
+
+def _cropped(side: int) -> dict[str, dict[str, int]]:
+    return {"size": {"shortest_edge": side}, "crop_size": {"height": side, "width": side}}
