@@ -1,7 +1,9 @@
-"""One round trip to a server: a request's bytes out, a reply or a named fault back."""
+"""One round trip to a server: a request out, a reply or a named fault back, a file it names."""
 
 import asyncio
+import ipaddress
 import json
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
@@ -10,14 +12,17 @@ from typing import Generic, Protocol, TypeVar
 import httpx2
 
 from isekai.errors import DataError, IsekaiError
-from model_adapters.address import Address
+from model_adapters.address import Address, is_near
 from model_adapters.chat import Request
-from model_adapters.faults import Again, agree, refusal
-from model_adapters.line import Client
+from model_adapters.faults import Again, Refused, agree, refusal, retry_after
+from model_adapters.line import Client, bounded, certificates
 from model_adapters.spending import Tokens
 
 CONNECT = 10.0
 """Seconds for a connection to come about."""
+
+HOPS = 4
+"""Addresses that are followed from one to the next."""
 
 
 class Answered(Protocol):
@@ -145,3 +150,79 @@ class Exchange(Generic[Said]):
                 f"{self._address.url}: asked for '{self._served_as}', but '{name}' answered; ask "
                 f"for that one, or say that it is the same: -o served_as={name}"
             )
+
+
+# ---------------------------------------------------------------- a file that a reply names
+
+
+async def fetch(url: str, server: Address, largest: int) -> bytes:
+    """The file, of at most so many bytes, at the address that `server` names; Again or Refused.
+
+    Only http and https are followed, and nothing of the network that we are in can be named by
+    those outside of it: what a name stands for is looked up once, checked, and connected to. No key
+    travels along, and no text holds the address: it may be signed.
+    """
+    here = httpx2.URL(server.url)
+    for _ in range(HOPS):
+        try:
+            there = here.join(url)
+        except (httpx2.InvalidURL, ValueError):
+            raise Refused("what is named is no address") from None
+        if there.scheme not in ("http", "https") or not there.host:
+            raise Refused(f"it is at a '{server.quote(there.scheme, 20)}' address; expected http")
+        response = await _get(there, server, largest, trusted=is_near(here.host))
+        if not response.has_redirect_location:
+            return _file(response, server.quote(there.host, 80))
+        here, url = there, response.headers["location"]
+    raise Refused(f"it is more than {HOPS} addresses away")
+
+
+async def _get(url: httpx2.URL, server: Address, largest: int, *, trusted: bool) -> httpx2.Response:
+    """A response with its body. The client of httpx2 is passed by: it logs whole addresses."""
+    told = server.quote(url.host, 80)
+    problem = "no such host"
+    async with httpx2.AsyncHTTPTransport(verify=certificates()) as transport:
+        for number in await _numbers(url, told, trusted=trusted):
+            request = httpx2.Request(
+                "GET",
+                url.copy_with(host=number, userinfo=b""),
+                headers={"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"},
+                extensions={"sni_hostname": url.host, "timeout": {"connect": CONNECT}},
+            )
+            try:
+                response = await transport.handle_async_request(request)
+                await bounded(response, largest)
+                await response.aread()
+            except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
+                problem = server.quote(str(error), 120) or type(error).__name__
+            except httpx2.HTTPError as error:
+                raise Again(f"{told}: the connection broke: {server.quote(str(error))}") from None
+            else:
+                return response
+    raise Again(f"{told}: no connection: {problem}")
+
+
+async def _numbers(url: httpx2.URL, told: str, *, trusted: bool) -> list[str]:
+    """The IP addresses of the host. Refused if one is not of the open net, unless it is trusted."""
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            url.host, port, type=socket.SOCK_STREAM
+        )
+    except (OSError, UnicodeError):
+        raise Again(f"{told}: no such host") from None
+    numbers = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    if not trusted and not all(
+        ipaddress.ip_address(n.partition("%")[0]).is_global for n in numbers
+    ):
+        raise Refused(f"{told} is a place of a private network, where no one outside may point to")
+    return numbers
+
+
+def _file(response: httpx2.Response, told: str) -> bytes:
+    status = response.status_code
+    if status == 200:
+        return response.content
+    if status in (408, 425, 429) or status >= 500:
+        raise Again(f"{told}: HTTP {status}", after=retry_after(response.headers))
+    raise Refused(f"{told}: HTTP {status}")

@@ -59,9 +59,10 @@ def refusal(
     told = f"HTTP {status}" + (f": {said}" if said else "")
     if code.casefold() in _POLICY:
         return Refused(told, policy=True)
-    if status in _STOPS:
+    if code == "model_not_found" or status in _STOPS:
+        status = 404 if code == "model_not_found" else status
         return IsekaiError(f"{address.url}: {_mend(address, status, told)}")
-    if code == "insufficient_quota":
+    if code in ("insufficient_quota", "billing_hard_limit_reached"):
         return IsekaiError(f"{address.url}: {told}; add credit and run the same command again")
     if status in (408, 409, 425, 429) or status >= 500:
         after = retry_after(headers)
