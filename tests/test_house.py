@@ -12,7 +12,7 @@ MODULES = {
     for path in sorted((ROOT / package).rglob("*.py"))
 }
 STEPS = {
-    *("invent", "generate", "preview", "verify", "build", "bench", "score", "compare"),
+    *("invent", "generate", "preview", "verify", "sign", "build", "bench", "score", "compare"),
     *("reporting", "export", "demo"),
 }
 HEAVY = {

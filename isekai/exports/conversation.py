@@ -8,7 +8,8 @@ from isekai import templates
 from isekai.exports import cells
 from isekai.exports.keys import without_keys
 from isekai.files import sha256
-from isekai.images import decode, encode
+from isekai.images import UnreadableImage, bare, decode, encode
+from isekai.images import media_type as media_type_of
 from isekai.types import EncodedImage, Episode, Sweep, Turn
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ class Part:
 
     text: str = ""
     picture: EncodedImage | None = None
+    stored: str = ""
+    """The picture's id before it was made `portable`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +104,8 @@ def _asked(turn: Turn, first: str = "") -> tuple[Part, ...]:
     before, after = turn.around
     if turn.image is None:
         return _parts(first + before + after)
-    return (*_parts(first + before), Part(picture=_portable(turn.image)), *_parts(after))
+    shown = Part(picture=portable(turn.image), stored=turn.image.id)
+    return (*_parts(first + before), shown, *_parts(after))
 
 
 def _parts(text: str) -> tuple[Part, ...]:
@@ -120,17 +124,17 @@ def media_type(picture: EncodedImage) -> str:
     return f"image/{_format(picture.data)}"
 
 
-def _portable(picture: EncodedImage) -> EncodedImage:
-    """The picture's own bytes where every tool reads them, else the same pixels as PNG."""
-    if _format(picture.data):
-        return picture
-    data = encode(decode(picture.data))
-    return EncodedImage(id=sha256(data), data=data)
+def portable(picture: EncodedImage) -> EncodedImage:
+    """The picture's own bytes where every tool reads them, else the same pixels as PNG.
+
+    Without what its file tells of it: that names the concept, which is the answer.
+    """
+    try:
+        data = bare(picture.data) if media_type_of(picture.data) else encode(decode(picture.data))
+    except UnreadableImage:  # can be seen, but not taken apart
+        data = encode(decode(picture.data))
+    return picture if data == picture.data else EncodedImage(id=sha256(data), data=data)
 
 
 def _format(data: bytes) -> str:
-    """By its first bytes; empty for formats that not every server and viewer takes."""
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "webp"
-    starts = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg", b"GIF8": "gif"}
-    return next((name for start, name in starts.items() if data.startswith(start)), "")
+    return (media_type_of(data) or "").removeprefix("image/")

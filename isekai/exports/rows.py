@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isekai.exports.conversation import Message, Part, Question, file_name, questions
+from isekai.exports.conversation import Message, Part, Question, file_name, portable, questions
 from isekai.exports.names import slugs
 from isekai.exports.order import Files, Order
 from isekai.types import EncodedImage
@@ -31,15 +31,19 @@ def asked(order: Order) -> tuple[list[dict[str, Any]], Files]:
         for message in question.messages:
             for part in message.parts:
                 if part.picture is not None:
-                    make = partial(_bytes, order, part.picture.id, part.picture)
-                    if part.picture.id in stored:  # found again, so that not all are in memory
-                        make = partial(_bytes, order, part.picture.id, None)
+                    make = partial(_held, part.picture)
+                    if part.stored in stored:  # found again, so that not all are in memory
+                        make = partial(_found, order, part.stored)
                     pictures[f"images/{file_name(part.picture)}"] = make
     return rows, pictures
 
 
-def _bytes(order: Order, id: str, picture: EncodedImage | None) -> bytes:
-    return (picture or order.image(id)).data
+def _held(picture: EncodedImage) -> bytes:
+    return picture.data
+
+
+def _found(order: Order, id: str) -> bytes:
+    return portable(order.image(id)).data
 
 
 def _row(id: str, question: Question) -> dict[str, Any]:
