@@ -36,6 +36,8 @@ class Component:
     """A folder of the layout: `vae`, `tokenizer`, ..."""
 
     name: str
+    kind: str
+    """The name of its class, as the index gives it."""
     weights: tuple[str, ...] = ()
     """The safetensors files that will be loaded, as `folder/file`."""
     besides: tuple[str, ...] = ()
@@ -71,11 +73,11 @@ def read(
 
     Weights of the variant are taken where there are such, as diffusers does. DataError in one line.
     """
-    pipeline, libraries, code = _described(where, index)
-    own = {name: [file for file in files if file.startswith(f"{name}/")] for name in libraries}
+    pipeline, classes, code = _described(where, index)
+    own = {name: [file for file in files if file.startswith(f"{name}/")] for name in classes}
     if out := [file for there in own.values() for file in there if ".." in file.split("/")]:
         raise DataError(f"{where}: holds {out[0]!r}, which leads elsewhere; don't use this model")
-    for name, library in libraries.items():
+    for name, (library, _) in classes.items():
         file = f"{name}/{library}.py"
         if file in own[name] or not _is_known(library):
             code.append(file)
@@ -86,37 +88,40 @@ def read(
         )
     if missing := [file for file in code if file not in files]:
         raise DataError(f"{where}: {INDEX} names code that is not there: {_listed(missing)}")
-    parts = [_component(name, libraries[name], own[name], variant) for name in libraries]
+    parts = [_component(name, *found, own[name], variant) for name, found in classes.items()]
     _check(where, parts, own, variant)
     return Layout(pipeline=pipeline, components=tuple(parts), code=tuple(code))
 
 
-def _described(where: str, index: Mapping[str, object]) -> tuple[str, dict[str, str], list[str]]:
-    """The class of the pipeline, component -> its library, and the file of a class of its own."""
+def _described(
+    where: str, index: Mapping[str, object]
+) -> tuple[str, dict[str, tuple[str, str]], list[str]]:
+    """The pipeline's class, component -> library and class, and the file of a class of its own."""
     pipeline = index.get("_class_name")
     code = []
     if isinstance(pipeline, list) and len(pipeline) == 2:
         code, pipeline = [f"{pipeline[0]}.py"], pipeline[1]
-    libraries = {
-        name: value[0]
+    classes = {
+        name: (value[0], value[1])
         for name, value in index.items()
         if not name.startswith("_")
         and isinstance(value, list)
         and len(value) == 2
         and all(isinstance(word, str) for word in value)
     }
-    if not isinstance(pipeline, str) or not libraries:
+    if not isinstance(pipeline, str) or not classes:
         raise DataError(f"{where}: {INDEX} names no pipeline with components; it is damaged")
-    plain = [pipeline, *libraries, *(file.removesuffix(".py") for file in code)]
+    plain = [pipeline, *classes, *(file.removesuffix(".py") for file in code)]
+    plain += [kind for _, kind in classes.values()]
     strange = [word for word in plain if not re.fullmatch(_WORD, word, re.A)]
     dotted = rf"{_WORD}(\.{_WORD})*"
-    strange += [word for word in libraries.values() if not re.fullmatch(dotted, word, re.A)]
+    strange += [word for word, _ in classes.values() if not re.fullmatch(dotted, word, re.A)]
     if strange:
         raise DataError(
             f"{where}: {INDEX} names {strange[0]!r} where only a plain word may stand; don't use "
             "this model"
         )
-    return pipeline, libraries, code
+    return pipeline, classes, code
 
 
 def _is_known(library: str) -> bool:
@@ -134,7 +139,7 @@ def _pipeline_packages() -> frozenset[str]:
     return frozenset(path.parent.name for path in folders)
 
 
-def _component(name: str, library: str, own: Collection[str], variant: str) -> Component:
+def _component(name: str, library: str, kind: str, own: Collection[str], variant: str) -> Component:
     varied = _weights(name, library, own, variant) if variant else ()
     weights = varied or _weights(name, library, own, "")
     besides = [
@@ -145,6 +150,7 @@ def _component(name: str, library: str, own: Collection[str], variant: str) -> C
     indices = {_index(file) for file in weights if _SHARD.search(file)}
     return Component(
         name=name,
+        kind=kind,
         weights=tuple(sorted(weights)),
         besides=tuple(sorted({*besides, *indices})),
         varied=bool(varied),
