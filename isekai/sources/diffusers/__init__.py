@@ -13,15 +13,28 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice, takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from isekai import progress
 from isekai.errors import IsekaiError
 from isekai.protocols import Picture, Rejected
-from isekai.sources.diffusers import batching, estimating, lora, memory, origin, presets, recipe
+from isekai.sources.diffusers import (
+    batching,
+    devices,
+    estimating,
+    lora,
+    memory,
+    origin,
+    presets,
+    recipe,
+    sizes,
+    speeds,
+)
 from isekai.sources.diffusers.embedding_cache import Shelf, usual
+from isekai.sources.diffusers.loading import reads
 from isekai.sources.diffusers.recipe import Recipe
-from isekai.sources.diffusers.texts import Texts
+from isekai.sources.diffusers.texts import Gone, Texts
 from isekai.types import ImageRequest
 
 if TYPE_CHECKING:
@@ -43,6 +56,7 @@ class DiffusersSource:
 
     processes = True
     gates = ("flat", "duplicate")
+    """What needs no model of its own; these pictures can be grey, and can be the same twice."""
 
     def __init__(
         self,
@@ -97,21 +111,24 @@ class DiffusersSource:
         self._safety = safety == "score"
         self._threads = threads
         self._trust = trust_remote_code
-        folder = cache if isinstance(cache, Path) else usual()
-        self._shelf = Shelf(None if cache is False else folder)
+        self._cache = cache
         self._pace: batching.Pace | None = None
         self._painter: Painter | None = None
+        self._fastest: dict[int, float] = {}
+        """Size -> seconds an image."""
+        self._passing: TemporaryDirectory[str] | None = None
         self.encoded = 0
         """Texts that this object has encoded."""
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_painter": None, "_pace": None}
+        left = {"_painter": None, "_pace": None, "_passing": None}
+        return {**self.__dict__, "_shelf": self._shelf, **left}
 
     # ------------------------------------------------------------ what it is
 
     @property
     def model(self) -> str:
-        return self._recipe.name
+        return recipe.name(self._origin)
 
     @cached_property
     def revision(self) -> str:
@@ -122,7 +139,7 @@ class DiffusersSource:
         settings = {**self._recipe.settings(), "packages": recipe.versions()}
         if self._refiner:
             settings["refiner"] = {
-                "model": self._refiner.name,
+                "model": recipe.name(self._refiner.origin),
                 "revision": self._refiner.origin.revision,
                 "switch": self._preset.switch,
             }
@@ -130,15 +147,11 @@ class DiffusersSource:
 
     @cached_property
     def size(self) -> int:
-        return self._preset.size or recipe.usual_size(self._recipe)
+        return self._preset.size or sizes.usual(self._origin)
 
     @cached_property
     def devices(self) -> Sequence[str]:
-        if self._given_devices == "cpu":
-            return ("cpu",)
-        from isekai.sources.diffusers import placing
-
-        return placing.devices(self._given_devices)
+        return devices.named(self._given_devices)
 
     @property
     def chunk(self) -> int:
@@ -147,6 +160,7 @@ class DiffusersSource:
     def on(self, device: str) -> "DiffusersSource":
         here = copy.copy(self)
         here.__dict__.update(_given_devices=device, devices=(device,), encoded=0)
+        here._passing = self._passing  # the folder lasts as long as one of the two
         return here
 
     # ------------------------------------------------------------ what it does
@@ -166,56 +180,103 @@ class DiffusersSource:
         self._check(requests)
         for own, texts in zip(self._recipes, self._texts, strict=True):
             pairs = [own.pair(request) for request in requests if request.prompt]
-            missing = [] if texts.misfit(pairs) else texts.missing(pairs)
+            missing = [] if texts.misfit else texts.missing(pairs)
             if missing:
                 self._let_go()
                 from isekai.sources.diffusers import stages
 
-                device = self._memory.text_device
-                self.encoded += stages.encode(own, texts, missing, device)
+                device = "cpu" if self._usually.text_device == "cpu" else self.devices[0]
+                size = requests[0].size
+                self.encoded += stages.encode(own, texts, missing, size=size, device=device)
 
     def draw(self, requests: Sequence[ImageRequest]) -> Iterator[Picture | Rejected]:
         """In batches of what fits and pays; see `isekai.sources.diffusers.batching`."""
         self.prepare(requests)
         start = 0
         while start < len(requests):
-            kind = self._kind(requests[start])
-            rest = islice(requests, start, start + self._paced.size)
-            batch = list(takewhile(lambda request, kind=kind: self._kind(request) == kind, rest))  # type: ignore[misc]
-            drawn = self._drawn(batch) if batch[0].prompt else [_no_prompt(r) for r in batch]
+            if requests[start].prompt:
+                drawn = self._drawn(self._alike(requests, start))
+            else:
+                told = f"{requests[start].concept.id} has no prompt to draw from"
+                drawn = [Rejected(told)]
             yield from drawn
             start += len(drawn)
+        self._keep_speeds()
 
-    def _drawn(self, batch: Sequence[ImageRequest]) -> list[Picture | Rejected]:
-        """The pictures; none if memory ran out: then fewer are drawn at a time from now on."""
-        painter = self._painting(batch)
+    def _alike(self, requests: Sequence[ImageRequest], start: int) -> Sequence[ImageRequest]:
+        """Those that can be drawn together, from `start` on."""
+        kind = self._kind(requests[start])
+        rest = islice(requests, start, start + (self._pace.size if self._pace else 1))
+        return list(takewhile(lambda request: self._kind(request) == kind, rest))
+
+    def _drawn(self, alike: Sequence[ImageRequest]) -> list[Picture | Rejected]:
+        """The first of these; none if memory ran out: then fewer are drawn from now on."""
+        painter, pace = self._ready(alike)
+        batch = alike[: pace.size]
         started = time.perf_counter()
         try:
             pictures = painter.paint(batch)
+        except Gone:
+            self.prepare(batch)
+            return []
         except Exception as error:
             if not batching.is_out_of_memory(error):
                 raise
-            told = self._paced.ran_out(len(batch))
+            told = pace.ran_out(len(batch))
         else:
-            self._paced.took(len(batch), time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            pace.took(len(batch), seconds)
+            size, each = batch[0].size, seconds / len(batch)
+            self._fastest[size] = min(each, self._fastest.get(size, each))
             return pictures
-        progress.tell(told)
+        progress.tell(told)  # here, where the error holds on to nothing any more
         painter.recover()
         return []
 
     # ------------------------------------------------------------ what it needs for that
 
     @cached_property
+    def _shelf(self) -> Shelf:
+        """A folder that is shared by all copies, if only for as long as this process lives."""
+        if self._cache is False:
+            self._passing = TemporaryDirectory(prefix="isekai-embeddings-")
+            return Shelf(Path(self._passing.name))
+        return Shelf(usual() if self._cache is True else self._cache)
+
+    @cached_property
     def _origin(self) -> origin.Origin:
         return self._found(self._preset)
 
     @cached_property
-    def _memory(self) -> memory.Memory:
-        return memory.plan(dtype=self._preset.dtype)
+    def _usually(self) -> memory.Memory:
+        """The plan for a picture of the usual size on a card that nobody else uses.
+
+        What pixels depend on is taken from it, and so does not change with what else is going on.
+        """
+        return self._planned(self.size, alone=True)
+
+    def _planned(self, size: int, *, alone: bool = False, **settled: Any) -> memory.Memory:
+        origin, device, guidance = self._origin, self.devices[0], self._preset.guidance
+        free, total = devices.memory(device)
+        refined = self._refined.component_bytes() if self._refined else {}
+        beside = {f"{name}_2": size for name, size in refined.items() if not reads(name)}
+        return memory.plan(
+            {**origin.component_bytes(), **beside},
+            device=device,
+            free_bytes=total if alone else free,
+            total=total,
+            size_px=size,
+            dtype=self._preset.dtype if "dtype" in self._asked else None,
+            gpu_dtype=self._preset.dtype,
+            widths=None if origin.commit else origin.component_widths(),  # the same before a fetch
+            decoder=str(sizes.config(origin, "vae").get("_class_name", "")),
+            guided=guidance is None or guidance > 1,
+            **{**self._memory_options, **settled},
+        )
 
     @cached_property
     def _recipe(self) -> Recipe:
-        plan = self._memory
+        plan = self._usually
         return Recipe(
             preset=self._preset,
             origin=self._origin,
@@ -229,12 +290,17 @@ class DiffusersSource:
 
     @cached_property
     def _refiner(self) -> Recipe | None:
-        """The model that draws the last steps; it is run as the first one is."""
+        """What draws the last steps; it is run as the first model is."""
+        if self._refined is None:
+            return None
+        return replace(self._recipe, origin=self._refined, lora=None)
+
+    @cached_property
+    def _refined(self) -> origin.Origin | None:
         if not self._preset.refiner:
             return None
-        named = presets.resolve(self._preset.refiner)
-        own = replace(self._preset, repo=named.repo, revision=named.revision, refiner="")
-        return replace(self._recipe, preset=own, origin=self._found(own), lora=None)
+        own = presets.resolve(self._preset.refiner)
+        return self._found(replace(self._preset, repo=own.repo, revision=own.revision))
 
     def _found(self, preset: presets.Preset) -> origin.Origin:
         return origin.find(
@@ -256,26 +322,34 @@ class DiffusersSource:
             for own in self._recipes
         ]
 
-    @property
-    def _paced(self) -> batching.Pace:
-        if self._pace is None:
-            self._pace = batching.Pace(limit=self._memory.batch_limit, fixed=self._batch)
-        return self._pace
-
-    def _painting(self, batch: Sequence[ImageRequest]) -> "Painter":
-        if self._painter is None:
+    def _ready(self, batch: Sequence[ImageRequest]) -> "tuple[Painter, batching.Pace]":
+        """What draws, loaded, and how many it draws at a time."""
+        if self._painter is None or self._pace is None:
             from isekai.sources.diffusers import stages
 
-            pairs = [[own.pair(request) for request in batch] for own in self._recipes]
+            usual = self._usually
+            plan = self._planned(batch[0].size, quantise=usual.quantise, tiling=usual.vae_tiling)
+            self._pace = batching.Pace(limit=plan.batch_limit, fixed=self._batch)
             self._painter = stages.painter(
                 self._recipes,
                 self._texts,
-                pairs,
-                self._memory,
-                self.devices[0],
+                plan,
                 scored=self._safety,
+                threads=self._threads,
             )
-        return self._painter
+        return self._painter, self._pace
+
+    def _keep_speeds(self) -> None:
+        for size, seconds in self._fastest.items():
+            speeds.keep(
+                speeds.Speed(
+                    model=self.revision,
+                    device=devices.called(self.devices[0]),
+                    size=size,
+                    steps=self._preset.steps,
+                    seconds=seconds,
+                )
+            )
 
     def _let_go(self) -> None:
         """Text encoders and denoisers are never loaded at the same time."""
@@ -291,8 +365,4 @@ class DiffusersSource:
 
     def _check(self, requests: Sequence[ImageRequest]) -> None:
         for size in dict.fromkeys(request.size for request in requests):
-            recipe.check_size(self._recipe, size)
-
-
-def _no_prompt(request: ImageRequest) -> Rejected:
-    return Rejected(f"{request.concept.id} has no prompt to draw from")
+            sizes.check(self._origin, size)

@@ -1,11 +1,12 @@
 """Embeddings of texts on disk: one safetensors file a text, written whole, checked when read."""
 
 import json
+import os
 import zlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -40,69 +41,64 @@ def usual() -> Path:
     return cache_folder() / "embeddings"
 
 
-@dataclass(slots=True)
 class Shelf:
-    """Where embeddings are kept: in `folder` or, without one, in memory alone.
+    """A folder of embeddings, and of notes on what pipelines ask for.
 
-    What is read counts on nothing but its own name, so any number of processes may share a folder.
-    Files that are damaged, cut off or of another kind are as good as absent.
+    Nothing that is read counts on more than its own name, so any number of processes may share a
+    folder. A file that is damaged, cut off or of another kind is as good as absent.
     """
 
-    folder: Path | None
-    _bytes: dict[str, bytes] = field(default_factory=dict, repr=False)
-    _notes: dict[str, object] = field(default_factory=dict, repr=False)
-    _recent: "OrderedDict[str, Embedding]" = field(default_factory=OrderedDict, repr=False)
-    _shapes: dict[str, Shape] = field(default_factory=dict, repr=False)
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._notes: dict[str, object] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._recent: OrderedDict[str, Embedding] = OrderedDict()
 
-    def __getstate__(self) -> tuple[Path | None, dict[str, bytes], dict[str, object]]:
-        return self.folder, self._bytes, self._notes
+    def __reduce__(self) -> tuple[type["Shelf"], tuple[Path]]:
+        return Shelf, (self.folder,)
 
-    def __setstate__(self, state: tuple[Path | None, dict[str, bytes], dict[str, object]]) -> None:
-        self.folder, self._bytes, self._notes = state
-        self._recent, self._shapes = OrderedDict(), {}
-
-    def path(self, key: str) -> Path | None:
-        return self.folder / key[:2] / f"{key}.safetensors" if self.folder else None
+    def path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.safetensors"
 
     def put(self, key: str, embedding: Embedding) -> None:
-        data = _packed(key, embedding)
-        if path := self.path(key):
-            write_bytes(path, data)
-        else:
-            self._bytes[key] = data
+        write_bytes(self.path(key), _packed(key, embedding))
         self._remember(key, embedding)
 
     def get(self, key: str) -> Embedding | None:
-        """On the CPU; None where it isn't kept, or isn't whole any more."""
+        """On the CPU; None where it isn't kept. What is damaged is removed."""
         if key in self._recent:
             self._recent.move_to_end(key)
             return self._recent[key]
-        data = self._read(key)
-        embedding = _unpacked(key, data) if data else None
-        if embedding is not None:
-            self._remember(key, embedding)
+        path = self.path(key)
+        with explained(path):
+            embedding = _unpacked(key, path.read_bytes()) if path.exists() else None
+            if embedding is None:
+                self._shapes.pop(key, None)
+                path.unlink(missing_ok=True)
+                return None
+        self._remember(key, embedding)
         return embedding
 
     def shape(self, key: str) -> Shape | None:
-        """From the head of the file alone, without torch; None where there is no such file."""
-        shape = self._shapes.get(key) or _shape(self._read(key, head=True))
+        """From the head of the file alone, without torch; None where there is no whole file."""
+        shape = self._shapes.get(key) or _shape(self.path(key))
         if shape:
             self._shapes[key] = shape
         return shape
 
     def note(self, name: str) -> object | None:
         """What was noted under this name; None if nothing was, or it can't be read any more."""
-        if name not in self._notes and self.folder:
+        if name not in self._notes:
+            path = self._note(name)
             try:
-                with explained(self.folder):
-                    self._notes[name] = json.loads(self._note(self.folder, name).read_bytes())
+                with explained(path):
+                    self._notes[name] = json.loads(path.read_bytes())
             except (FileNotFoundError, ValueError):
                 return None
-        return self._notes.get(name)
+        return self._notes[name]
 
     def put_note(self, name: str, note: object) -> None:
-        if self.folder:
-            write_json(self._note(self.folder, name), note)
+        write_json(self._note(name), note)
         self._notes[name] = note
 
     @contextmanager
@@ -115,40 +111,20 @@ class Shelf:
         from filelock import FileLock
 
         with ExitStack() as stack:
-            for path in self._locks(keys):
+            for part in sorted({key[:2] for key in keys}):
+                path = self.folder / part / ".lock"
                 with explained(path):
                     path.parent.mkdir(parents=True, exist_ok=True)
                     stack.enter_context(FileLock(path, thread_local=False))
             yield
 
-    def _locks(self, keys: Iterable[str]) -> list[Path]:
-        folder = self.folder
-        return [folder / part / ".lock" for part in sorted({k[:2] for k in keys})] if folder else []
-
-    @staticmethod
-    def _note(folder: Path, name: str) -> Path:
-        return folder / name[:2] / f"{name}.json"
+    def _note(self, name: str) -> Path:
+        return self.folder / name[:2] / f"{name}.json"
 
     def _remember(self, key: str, embedding: Embedding) -> None:
         self._recent[key] = embedding
         while len(self._recent) > RECENT:
             self._recent.popitem(last=False)
-
-    def _read(self, key: str, *, head: bool = False) -> bytes:
-        path = self.path(key)
-        if path is None:
-            return self._bytes.get(key, b"")
-        try:
-            with explained(path), path.open("rb") as file:
-                start = file.read(8)
-                length = int.from_bytes(start, "little")
-                return start + (file.read(min(length, _HEAD)) if head else file.read())
-        except FileNotFoundError:
-            return b""
-
-
-_HEAD = 1_000_000
-"""Bytes of a file's head at most; ours have some hundred."""
 
 
 def _packed(key: str, embedding: Embedding) -> bytes:
@@ -182,16 +158,25 @@ def _unpacked(key: str, data: bytes) -> Embedding | None:
     return embedding
 
 
-def _shape(data: bytes) -> Shape | None:
+def _shape(path: Path) -> Shape | None:
+    """Of a safetensors file that is as long as its head says."""
     try:
-        head = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        with explained(path), path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            head = json.loads(file.read(min(length, _HEAD)))
+            head.pop("__metadata__")
+            end = max(tensor["data_offsets"][1] for tensor in head.values())
+            if os.fstat(file.fileno()).st_size != 8 + length + end:
+                return None
         return tuple(
-            (name, tensor["dtype"], tuple(tensor["shape"]))
-            for name, tensor in sorted(head.items())
-            if name != "__metadata__"
+            (name, tensor["dtype"], tuple(tensor["shape"])) for name, tensor in sorted(head.items())
         )
-    except (ValueError, KeyError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, AttributeError, TypeError, IndexError):
         return None
+
+
+_HEAD = 1_000_000
+"""Bytes of a file's head at most; ours have some hundred."""
 
 
 def _checksum(tensor: "Tensor") -> int:

@@ -1,38 +1,32 @@
-"""Encodes each text once, apart from drawing, and hands the embeddings to the pipeline later.
+"""Encodes each text once, apart from drawing, alone in a batch of one.
 
-No table of model families is needed. The `__call__` of a pipeline asks its own `encode_prompt` for
-embeddings: it is called once and left at the first thing that it does after that. So it is known
-which calls of `encode_prompt` it makes, with which arguments. Then each text is encoded alone, in a
-batch of one, so that its embedding depends on nothing else. While images are drawn, a `Reader`
-stands in the place of `encode_prompt`.
+So an embedding depends on nothing but its text. Which calls of `encode_prompt` that takes is learnt
+by `isekai.sources.diffusers.listening`.
 """
 
 import inspect
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import wraps
 from itertools import zip_longest
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any
+
+import torch
 
 from isekai.errors import IsekaiError
-from isekai.sources.diffusers.calling import explained
 from isekai.sources.diffusers.embedding_cache import Element, Embedding
-from isekai.sources.diffusers.texts import Asking, Call, Pair, Role, Text, Texts
-
-FLAG = "do_classifier_free_guidance"
-"""The parameter by which pipelines ask for the embeddings of negative prompts in the same call."""
-
-_GIVEN = ("device", "num_images_per_prompt", FLAG)
-"""Arguments that are ours to choose whenever a text is encoded."""
-
-Answer = tuple[Any, ...]
-
-
-class Misfit(Exception):
-    """A pipeline whose texts cannot be encoded apart from drawing; the text says why."""
+from isekai.sources.diffusers.listening import (
+    GIVEN,
+    Answer,
+    as_tuple,
+    call_of,
+    empty_form,
+    is_nothing,
+    listened,
+    restored,
+)
+from isekai.sources.diffusers.texts import Asking, Call, Misfit, Pair, Role, Texts
 
 
 class Encoder:
@@ -53,8 +47,6 @@ class Encoder:
 
     def encode(self, pairs: Sequence[Pair]) -> None:
         """Encode what is missing of the pairs; Misfit if that can't be done apart from drawing."""
-        import torch
-
         with torch.no_grad(), _counting_cuts() as cut:
             for negative in (True, False):
                 alike = [pair for pair in pairs if (pair.negative is not None) is negative]
@@ -79,13 +71,14 @@ class Encoder:
 
     def _listen(self, pairs: Sequence[Pair]) -> Iterator[Call]:
         pair = pairs[0]
-        heard = _listened(self._pipeline, self._arguments(pair), self._device)
+        heard = listened(self._pipeline, self._arguments(pair), self._device)
         if not heard:
             raise Misfit("it never asks for embeddings")
         if pair.prompt not in heard[0][0].texts.values():
             raise Misfit("it rewrites prompts before they are encoded")
-        for number, (asked, answer) in enumerate(heard):
-            call = _call(asked, answer, pair, first=number == 0)
+        for number, (asked, heard_answer) in enumerate(heard):
+            call = call_of(asked, heard_answer, pair, first=number == 0)
+            answer = as_tuple(heard_answer)
             if call.guided:
                 call = self._told_apart(call, answer, pairs)
             self._keep(call, call.roles, answer, pair)
@@ -101,10 +94,11 @@ class Encoder:
         alone = self._ask(call, call.texts_of("prompt", pair), guided=False)
         if len(alone) != len(answer):
             raise Misfit("what it answers has another form without guidance")
-        negatives = [n for n, value in enumerate(alone) if _nothing(value) != _nothing(answer[n])]
+        gone = [place for place, value in enumerate(alone) if is_nothing(value)]
+        negatives = [place for place in gone if not is_nothing(answer[place])]
         if not negatives:
             raise Misfit("it gives prompts and negative prompts in one")
-        empty = tuple(_empty(value) for value in alone)
+        empty = tuple(empty_form(value) for value in alone)
         call = replace(call, empty=empty, negatives=tuple(negatives))
         if pair is not pairs[0]:
             self._keep(call, ("prompt",), alone, pair)
@@ -154,213 +148,21 @@ class Encoder:
     def _ask(self, call: Call, texts: Mapping[str, str | None], *, guided: bool) -> Answer:
         """What the text encoders make of one text a parameter."""
         own = inspect.signature(self._pipeline.encode_prompt).parameters
-        given = dict(zip(_GIVEN, (self._device, 1, guided), strict=True))
-        return _as_tuple(
+        given = dict(zip(GIVEN, (self._device, 1, guided), strict=True))
+        return as_tuple(
             self._pipeline.encode_prompt(
-                **{name: _restored(value) for name, value in call.options.items()},
+                **{name: restored(value) for name, value in call.options.items()},
                 **{name: None if text is None else [text] for name, text in texts.items()},
                 **{name: value for name, value in given.items() if name in own},
             )
         )
 
 
-class Reader:
-    """Answers a pipeline that asks for embeddings while it draws; `encode_prompt` for the while."""
-
-    def __init__(self, pipeline: Any, texts: Texts, device: Any) -> None:
-        self._signature = inspect.signature(pipeline.encode_prompt)
-        self._texts = texts
-        self._device = device
-        self._pairs: Sequence[Pair] = ()
-        self._asking = Asking()
-        self._turn = 0
-        pipeline.encode_prompt = self
-
-    def begin(self, pairs: Sequence[Pair]) -> None:
-        """These are drawn next, all with a negative prompt or all without."""
-        asking = self._texts.asking(pairs[0].negative is not None)
-        if asking is None:
-            raise LookupError("nothing is known of what the pipeline asks for")
-        self._pairs, self._asking, self._turn = pairs, asking, 0
-
-    def __call__(self, *args: Any, **given: Any) -> Answer:
-        call = self._asking.calls[self._turn]
-        self._turn += 1
-        asked = _asked(_flat(self._signature.bind(*args, **given)))
-        texts = {text.parameter: text.of(self._pairs[0]) for text in call.texts}
-        if asked != _Asked(texts, dict(call.options), call.guided):
-            raise LookupError(f"the pipeline asks for {asked}, encoded was {call}")
-        answer: list[Any] = [None if kind == "none" else [] for kind in call.empty]
-        for role in call.roles:
-            found = [self._texts.embedding(call, role, pair) for pair in self._pairs]
-            embeddings = [embedding for embedding in found if embedding is not None]
-            if len(embeddings) < len(self._pairs):
-                raise LookupError(f"an embedding of {call.texts_of(role, self._pairs[0])} is gone")
-            for place in embeddings[0]:
-                elements = [embedding[place] for embedding in embeddings]
-                answer[place] = _together(elements, self._device)
-        return tuple(answer)
-
-
-# ---------------------------------------------------------------- listening to a pipeline
-
-
-class _Enough(Exception):
-    """Raised where a pipeline has asked for all of its embeddings."""
-
-
-class _Asked(NamedTuple):
-    """The arguments of `encode_prompt`, less those that are ours to choose."""
-
-    texts: dict[str, str | None]
-    """The first of each batch."""
-    options: dict[str, Any]
-    guided: bool
-
-
-def _listened(
-    pipeline: Any, arguments: Mapping[str, Any], device: Any
-) -> list[tuple[_Asked, Answer]]:
-    """Every call of `encode_prompt` that `__call__` makes, and what it answered."""
-    encode = pipeline.encode_prompt
-    signature = inspect.signature(encode)
-    heard: list[tuple[_Asked, Answer]] = []
-    failed: list[BaseException] = []
-
-    def listen(*args: Any, **given: Any) -> Answer:
-        own = _flat(signature.bind(*args, **given))
-        if "device" in own:
-            own["device"] = device
-        asked = _asked(own)  # before the call, since some write into the lists they are given
-        try:
-            answer = _as_tuple(encode(**own))
-        except BaseException as error:
-            failed.append(error)
-            raise
-        heard.append((asked, answer))
-        return answer
-
-    def enough(*args: Any, **given: Any) -> NoReturn:
-        raise _Enough
-
-    ends = [(pipeline, "prepare_latents"), (getattr(pipeline, "scheduler", None), "set_timesteps")]
-    ends += [(part, "forward") for part in _without_weights(pipeline)]
-    with ExitStack() as stack:
-        stack.enter_context(_replaced(pipeline, "encode_prompt", listen))
-        for owner, name in ends:
-            if hasattr(owner, name):
-                stack.enter_context(_replaced(owner, name, enough))
-        try:
-            with explained(pipeline):
-                pipeline(**arguments)
-        except _Enough:
-            pass
-        except Exception as error:
-            if failed or isinstance(error, Misfit | IsekaiError):
-                raise
-            raise Misfit(f"{type(error).__name__}: {' '.join(str(error).split())}") from None
-    return heard
-
-
-def _without_weights(pipeline: Any) -> list[Any]:
-    """The networks of the pipeline that only have a configuration here."""
-    parts = [part for part in pipeline.components.values() if hasattr(part, "forward")]
-    return [part for part in parts if any(value.is_meta for value in part.parameters())]
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Put a function in the place of a method, with its signature, which pipelines look at."""
-    setattr(owner, name, wraps(getattr(owner, name))(function))
-    try:
-        yield
-    finally:
-        delattr(owner, name)
-
-
-def _call(asked: _Asked, answer: Answer, pair: Pair, *, first: bool) -> Call:
-    return Call(
-        texts=tuple(_text(name, text, pair, first) for name, text in asked.texts.items()),
-        options=asked.options,
-        guided=asked.guided,
-        empty=tuple(_empty(value) for value in answer),
-    )
-
-
-def _text(parameter: str, text: str | None, pair: Pair, first: bool) -> Text:
-    """Which text that is. Where both are the same, the second call is about the negative one."""
-    negative = parameter.startswith("negative") or (not first and text == pair.negative)
-    if text is not None and text == (pair.negative if negative else pair.prompt):
-        return Text(parameter=parameter, source="negative" if negative else "prompt")
-    if text is not None and text == pair.negative:
-        return Text(parameter=parameter, source="negative")
-    return Text(parameter=parameter, source="constant", constant=text)
-
-
-def _asked(arguments: Mapping[str, Any]) -> _Asked:
-    texts: dict[str, str | None] = {}
-    options: dict[str, Any] = {}
-    for name, value in arguments.items():
-        if name in _GIVEN or (value is None and name.endswith(("_embeds", "_mask"))):
-            continue
-        is_text = name.startswith(("prompt", "negative_prompt"))
-        if is_text and isinstance(value, list) and value and isinstance(value[0], str):
-            texts[name] = value[0]
-        elif is_text and (value is None or isinstance(value, str)):
-            texts[name] = value
-        else:
-            options[name] = _as_json(name, value)
-    return _Asked(texts, options, bool(arguments.get(FLAG, False)))
-
-
-def _flat(bound: inspect.BoundArguments) -> dict[str, Any]:
-    """All arguments by name, defaults and what `**kwargs` took included."""
-    bound.apply_defaults()
-    arguments = dict(bound.arguments)
-    for name, parameter in bound.signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            arguments |= arguments.pop(name)
-    return arguments
-
-
-def _as_json(name: str, value: Any) -> Any:
-    if type(value).__module__ == "torch":  # a dtype
-        return str(value)
-    try:
-        return json.loads(json.dumps(value))
-    except TypeError:
-        raise Misfit(f"it asks with {name}={type(value).__name__}") from None
-
-
-def _restored(value: Any) -> Any:
-    import torch
-
-    is_dtype = isinstance(value, str) and value.startswith("torch.")
-    return getattr(torch, value.removeprefix("torch.")) if is_dtype else value
-
-
-# ---------------------------------------------------------------- what it answers
-
-
-def _as_tuple(answer: Any) -> Answer:
-    return answer if isinstance(answer, tuple) else (answer,)
-
-
-def _nothing(value: Any) -> bool:
-    return value is None or (isinstance(value, list) and not value)
-
-
-def _empty(value: Any) -> Literal["none", "list"]:
-    return "list" if isinstance(value, list) else "none"
-
-
 def _embedding(values: Mapping[int, Any]) -> Embedding:
     """The elements of an answer for one text, checked to be numbers."""
-    import torch
-
     embedding = {}
     for place, value in values.items():
-        if _nothing(value):
+        if is_nothing(value):
             continue
         element = _element(value)
         tensor = element.tensor
@@ -374,28 +176,12 @@ def _embedding(values: Mapping[int, Any]) -> Embedding:
 
 
 def _element(value: Any) -> Element:
-    import torch
-
     if isinstance(value, torch.Tensor):
         batched = value.ndim > 0 and value.shape[0] == 1
         return Element("rows" if batched else "bare", value.cpu())
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], torch.Tensor):
         return Element("list", value[0].cpu())
     raise Misfit(f"it answers with a {type(value).__name__}")
-
-
-def _together(elements: Sequence[Element], device: Any) -> Any:
-    """One batch of several of one."""
-    import torch
-
-    tensors = [element.tensor for element in elements]
-    if elements[0].kind == "rows":
-        return torch.cat(tensors).to(device)
-    if elements[0].kind == "list":
-        return [tensor.to(device, copy=True) for tensor in tensors]
-    if not all(torch.equal(tensors[0], tensor) for tensor in tensors):
-        raise LookupError("texts of one batch have parts that differ, but no place for each")
-    return tensors[0].to(device, copy=True)
 
 
 @contextmanager

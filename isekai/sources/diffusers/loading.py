@@ -16,15 +16,28 @@ from isekai.sources.diffusers.layout import INDEX
 from isekai.sources.diffusers.origin import Origin
 
 TEXT_ENCODER = "text_encoder"
-"""Components whose names begin so read texts, in every pipeline of diffusers."""
+
+
+def reads(component: str) -> bool:
+    """Whether the component reads texts: in every pipeline of diffusers, its name begins so."""
+    return component.startswith(TEXT_ENCODER)
+
+
+def library() -> ModuleType:
+    """The package `diffusers`, silent from now on, and so is what it stands on.
+
+    Their bars and hints are meant for notebooks, and what they warn of, they do themselves. Errors
+    stay errors.
+    """
+    warnings.filterwarnings("ignore", module=rf"({'|'.join(_SILENT)})(\.|$)")
+    return _imported()
+
+
+_SILENT = ("accelerate", "diffusers", "huggingface_hub", "peft", "torch", "transformers")
 
 
 @cache
-def library() -> ModuleType:
-    """The package `diffusers`, which is silent from now on, and so is `transformers`.
-
-    Bars and hints are meant for notebooks; what matters of them is told by `isekai.progress`.
-    """
+def _imported() -> ModuleType:
     with quiet():
         import diffusers
         import transformers
@@ -37,7 +50,7 @@ def library() -> ModuleType:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings: libraries warn of what their own parts do. Errors stay errors."""
+    """No warnings at all, while things are imported and loaded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -55,7 +68,7 @@ class Model:
 
     @property
     def has_text_encoders(self) -> bool:
-        return any(name.startswith(TEXT_ENCODER) for name in self.components)
+        return any(reads(name) for name in self.components)
 
     @property
     def components(self) -> dict[str, tuple[str, str]]:
@@ -88,7 +101,7 @@ def text_half(model: Model) -> Any:
     """
     parts: dict[str, Any] = {}
     for name in model.components:
-        if name.startswith(TEXT_ENCODER) or not (kind := _module(model, name)):
+        if reads(name) or not (kind := _module(model, name)):
             continue
         parts[name] = _empty(model, name, kind)
     return _load(model, parts)
@@ -96,7 +109,7 @@ def text_half(model: Model) -> Any:
 
 def image_half(model: Model, quantise: Any = None) -> Any:
     """The pipeline without its text encoders, on the CPU."""
-    parts = {name: None for name in model.components if name.startswith(TEXT_ENCODER)}
+    parts = {name: None for name in model.components if reads(name)}
     return _load(model, parts, quantise)
 
 

@@ -13,7 +13,7 @@ from isekai.errors import IsekaiError
 from isekai.protocols import Picture, Rejected
 from isekai.sources.diffusers import calling, loading, noise
 from isekai.sources.diffusers.decoding import Decoder
-from isekai.sources.diffusers.encoding import Reader
+from isekai.sources.diffusers.reading import Reader
 from isekai.sources.diffusers.recipe import Recipe
 from isekai.sources.diffusers.safety import Safety
 from isekai.sources.diffusers.texts import Pair, Texts
@@ -82,17 +82,20 @@ class Painter:
         made = {**self._made, "seconds": round(seconds / len(requests), 4), "batch": len(requests)}
         good = [image for image, is_finite in zip(images, finite, strict=True) if is_finite]
         scores = iter(self._safety.scores(good) if self._safety and good else [{} for _ in good])
-        again = self._decoder.again if self._decoder else []
+        lost = Rejected(f"the picture is not finite in {self._dtype}", again=True)
         return [
-            Picture(
-                image,
-                next(scores),
-                made | ({"decoder": "float32"} if row < len(again) and again[row] else {}),
-            )
-            if is_finite
-            else Rejected(f"the picture is not finite in {self.stages[0].recipe.dtype}", again=True)
-            for row, (image, is_finite) in enumerate(zip(images, finite, strict=True))
+            Picture(image, next(scores), {**made, **self._decoded(row)}) if finite[row] else lost
+            for row, image in enumerate(images)
         ]
+
+    @property
+    def _dtype(self) -> str:
+        return self.stages[0].recipe.dtype
+
+    def _decoded(self, row: int) -> dict[str, object]:
+        """What there is to record of how the image of a row was decoded."""
+        again = self._decoder.again if self._decoder else []
+        return {"decoder": "float32"} if any(again[row : row + 1]) else {}
 
     def recover(self) -> None:
         """Give back the memory of a batch that failed."""
@@ -143,12 +146,11 @@ class Painter:
             return
         self._lost += 1
         if self._lost == 2:
-            dtype = self.stages[0].recipe.dtype
-            others = [name for name in ("bfloat16", "float32") if name != dtype]
+            others = [name for name in ("bfloat16", "float32") if name != self._dtype]
             what = " or ".join(f"-o dtype={name}" for name in others)
             raise IsekaiError(
-                f"no picture of the first two batches is finite in {dtype}: try {what}, or fetch "
-                "the model anew"
+                f"no picture of the first two batches is finite in {self._dtype}: try {what}, or "
+                "fetch the model anew"
             )
 
 

@@ -4,40 +4,34 @@ from typing import Any
 
 import torch
 
-from isekai.errors import IsekaiError
-from isekai.sources.diffusers.loading import TEXT_ENCODER, quiet
+from isekai.sources.diffusers.loading import library, quiet, reads
 from isekai.sources.diffusers.memory import Memory
+from isekai.sources.diffusers.recipe import Recipe
 
 DENOISERS = ("unet", "transformer")
 
 
-def devices(names: str) -> list[str]:
-    """The devices that are named, or all GPUs, or else the CPU."""
-    if names != "auto":
-        found = [name.strip() for name in names.split(",") if name.strip()]
-        for name in found:
-            _check(name)
-        return found
-    if torch.cuda.is_available():
-        return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    return ["mps" if torch.backends.mps.is_available() else "cpu"]
-
-
-def _check(name: str) -> None:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise IsekaiError(f"device '{name}': expected a name such as cpu or cuda:0") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise IsekaiError(
-            f"device '{name}': {torch.cuda.device_count()} GPUs are usable here; name one that is"
+def quantisation(recipe: Recipe) -> Any:
+    """What loads the denoiser in fewer bits; None to load it as it is."""
+    if recipe.quantise == "none":
+        return None
+    diffusers: Any = library()
+    if recipe.quantise == "int8":
+        config = diffusers.BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = diffusers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_compute_dtype=getattr(torch, recipe.dtype),
         )
+    here = [name for name in DENOISERS if name in recipe.model.components]
+    return diffusers.PipelineQuantizationConfig(quant_mapping=dict.fromkeys(here, config))
 
 
 def move_texts(pipeline: Any, device: str) -> None:
     """The text encoders alone; of the other networks there are no weights."""
     for name, part in pipeline.components.items():
-        if name.startswith(TEXT_ENCODER) and part is not None:
+        if reads(name) and part is not None:
             part.to(device)
 
 
@@ -62,10 +56,8 @@ def place(pipeline: Any, memory: Memory, device: str) -> None:
                 offload_type="leaf_level",
                 use_stream=torch.device(device).type == "cuda",
             )
-        elif memory.offload == "none":
-            pipeline.to(device)
         else:
-            raise ValueError(f"no such way to offload: {memory.offload}")
+            pipeline.to(device)
     if memory.compile:
         for name in DENOISERS:
             if parts.get(name) is not None:

@@ -1,17 +1,13 @@
 """What a picture depends on besides its own request: a model and how it is run."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
-from isekai import files
-from isekai.errors import IsekaiError
-from isekai.sources.diffusers import hub
+from isekai.sources.diffusers import sizes
 from isekai.sources.diffusers.loading import Model
 from isekai.sources.diffusers.lora import Lora
 from isekai.sources.diffusers.origin import Origin
-from isekai.sources.diffusers.presets import Preset
+from isekai.sources.diffusers.presets import Dtype, Preset
 from isekai.sources.diffusers.texts import Pair
 from isekai.types import ImageRequest
 
@@ -25,9 +21,9 @@ class Recipe:
 
     preset: Preset
     origin: Origin
-    dtype: str
+    dtype: Dtype
     """Of the weights and of what passes through them."""
-    quantise: str = ""
+    quantise: str = "none"
     tiled: bool = False
     """Whether large pictures are decoded in tiles, whose seams are blended."""
     lora: Lora | None = None
@@ -51,7 +47,7 @@ class Recipe:
             "pipeline": self.origin.pipeline_class,
             "steps": preset.steps,
             "guidance": preset.guidance,
-            "scheduler": preset.scheduler or self._own_scheduler(),
+            "scheduler": preset.scheduler or self._own_scheduler,
             "dtype": self.dtype,
             "negative_prompts": preset.negative_prompts,
             "tokens": preset.tokens,
@@ -60,7 +56,7 @@ class Recipe:
             settings["blank"] = preset.blank
         if self.origin.variant:
             settings["variant"] = self.origin.variant
-        if self.quantise:
+        if self.quantise != "none":
             settings["quantise"] = self.quantise
         if self.tiled:
             settings["tiled"] = True
@@ -69,9 +65,9 @@ class Recipe:
         return settings
 
     @property
-    def name(self) -> str:
-        """The repository; of a folder only its name, so that it may be moved."""
-        return self.origin.model if self.origin.commit else self.origin.folder.resolve().name
+    def _own_scheduler(self) -> object:
+        file = "scheduler_config.json"
+        return sizes.config(self.origin, "scheduler", file).get("_class_name", "")
 
     def identity(self) -> dict[str, object]:
         """Everything that the embedding of a text depends on besides the text."""
@@ -92,18 +88,10 @@ class Recipe:
         heeded = self.preset.negative_prompts is not False
         return Pair(request.prompt, negative if heeded else None)
 
-    def config(self, component: str, file: str = "config.json") -> Mapping[str, Any]:
-        """A component's configuration; empty if it has none. Of a repository, it is downloaded."""
-        name = f"{component}/{file}"
-        if name not in self.origin.layout.files:
-            return {}
-        origin, path = self.origin, self.origin.folder / name
-        if origin.commit and not path.exists():
-            path = hub.fetch_file(origin.model, origin.commit, name)
-        return files.read_json(path, dict[str, Any])
 
-    def _own_scheduler(self) -> str:
-        return str(self.config("scheduler", "scheduler_config.json").get("_class_name", ""))
+def name(origin: Origin) -> str:
+    """The repository; of a folder only its name, so that it may be moved."""
+    return origin.model if origin.commit else origin.folder.resolve().name
 
 
 def versions() -> dict[str, str]:
@@ -112,38 +100,3 @@ def versions() -> dict[str, str]:
         return {package: version(package).partition("+")[0] for package in PACKAGES}
     except PackageNotFoundError as error:
         raise ModuleNotFoundError(f"No module named '{error.name}'", name=error.name) from None
-
-
-def usual_size(recipe: Recipe) -> int:
-    """Pixels of a side that the model was made for, as far as its configuration tells."""
-    for name in ("unet", "transformer"):
-        side = recipe.config(name).get("sample_size")
-        side = max(side) if isinstance(side, list) else side
-        if isinstance(side, int):
-            return side * _shrinks(recipe)
-    return 1024
-
-
-def check_size(recipe: Recipe, size: int) -> None:
-    """IsekaiError if the model can't draw exactly this many pixels a side."""
-    grain = _shrinks(recipe)
-    if recipe.config("transformer") and grain < 32:
-        grain *= 2  # transformers read latents in patches of two by two, if the VAE leaves so many
-    if size % grain:
-        lower, upper = size // grain * grain, -(-size // grain) * grain
-        near = f"{lower} or {upper}" if lower else str(upper)
-        raise IsekaiError(
-            f"a size of {size} pixels; {recipe.origin.model} draws multiples of {grain}: "
-            f"give --size {near}"
-        )
-
-
-def _shrinks(recipe: Recipe) -> int:
-    """Pixels a side that the VAE makes of one latent."""
-    config = recipe.config("vae")
-    if isinstance(halvings := config.get("temperal_downsample"), list):  # spelled so by its makers
-        return 2 ** len(halvings)
-    for key in ("encoder_block_out_channels", "block_out_channels"):
-        if isinstance(blocks := config.get(key), list):
-            return int(2 ** (len(blocks) - 1))
-    return 8

@@ -7,18 +7,15 @@ import torch
 
 from isekai import progress
 from isekai.errors import IsekaiError
-from isekai.sources.diffusers import batching, calling, loading, lora, placing, safety
-from isekai.sources.diffusers.encoding import Encoder, Misfit
+from isekai.sources.diffusers import batching, calling, devices, loading, lora, placing, safety
+from isekai.sources.diffusers.encoding import Encoder
 from isekai.sources.diffusers.memory import Memory
 from isekai.sources.diffusers.painting import Painter, stage
-from isekai.sources.diffusers.recipe import Recipe
-from isekai.sources.diffusers.texts import Asking, Pair, Texts
-
-_ANY_SIZE = 64
-"""Pixels of the image that a pipeline begins while it is listened to."""
+from isekai.sources.diffusers.recipe import Recipe, name
+from isekai.sources.diffusers.texts import Asking, Misfit, Pair, Texts
 
 
-def encode(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], device: str) -> int:
+def encode(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], *, size: int, device: str) -> int:
     """Encode these texts, and let go of the text encoders; how many embeddings were made.
 
     A pipeline whose texts can't be encoded apart from drawing is noted as such.
@@ -26,14 +23,14 @@ def encode(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], device: str) -> 
     recipe.origin.fetch()
     if not recipe.model.has_text_encoders:
         return _misfit(recipe, texts, pairs, "its text encoder is no component of its own")
-    progress.tell(f"{recipe.name}: encoding the texts of {len(pairs)} prompts")
+    progress.tell(f"{name(recipe.origin)}: encoding the texts of {len(pairs)} prompts")
     pipeline = loading.text_half(recipe.model)
     try:
         if recipe.lora and recipe.lora.texts:
             lora.apply(recipe.lora, pipeline, texts=True)
         placing.move_texts(pipeline, device)
         encoder = Encoder(
-            pipeline, texts, torch.device(device), lambda pair: _begun(pipeline, recipe, pair)
+            pipeline, texts, torch.device(device), lambda pair: _begun(pipeline, recipe, pair, size)
         )
         try:
             encoder.encode(pairs)
@@ -49,36 +46,41 @@ def encode(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], device: str) -> 
     finally:
         loading.free(pipeline)
     if encoder.cut:
-        progress.tell(f"{recipe.name}: reads only the beginning of {encoder.cut} of the texts")
+        progress.tell(
+            f"{name(recipe.origin)}: reads only the beginning of {encoder.cut} of the texts"
+        )
     return encoder.encoded
 
 
 def painter(
     recipes: Sequence[Recipe],
     texts: Sequence[Texts],
-    pairs: Sequence[Sequence[Pair]],
     memory: Memory,
-    device: str,
     *,
     scored: bool,
+    threads: int,
 ) -> Painter:
     """The model, and the refiner behind it, ready to draw what is encoded.
 
-    `pairs` are some of what each is to draw. `scored`: with the safety checker, if there is one.
+    `scored`: with the safety checker, if there is one.
     """
+    progress.tell(memory.told())
+    device = memory.device
+    if threads:
+        torch.set_num_threads(threads)
     stages = []
-    for recipe, own, some in zip(recipes, texts, pairs, strict=True):
+    for recipe, own in zip(recipes, texts, strict=True):
         recipe.origin.fetch()
-        misfit = own.misfit(some)
-        load = loading.whole if misfit else loading.image_half
-        pipeline = load(recipe.model)
-        if misfit:
-            progress.tell(f"{recipe.name}: keeps its text encoder loaded, since {misfit}")
+        load = loading.whole if own.misfit else loading.image_half
+        pipeline = load(recipe.model, placing.quantisation(recipe))
+        if own.misfit:
+            told = f"keeps its text encoder loaded while it draws: {own.misfit}"
+            progress.tell(f"{name(recipe.origin)}: {told}")
         if recipe.lora:
-            fuse = not recipe.quantise
-            lora.apply(recipe.lora, pipeline, texts=bool(misfit), images=True, fuse=fuse)
+            fuse = recipe.quantise == "none"
+            lora.apply(recipe.lora, pipeline, texts=bool(own.misfit), images=True, fuse=fuse)
         placing.place(pipeline, memory, device)
-        stages.append(stage(recipe, pipeline, None if misfit else own, torch.device(device)))
+        stages.append(stage(recipe, pipeline, None if own.misfit else own, torch.device(device)))
     model = recipes[0].model
     checker = safety.Safety(model, device) if scored and safety.has_checker(model) else None
     return Painter(stages, device, safety=checker, made=_made(device), seeded=not memory.compile)
@@ -90,9 +92,9 @@ def _misfit(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], why: str) -> in
     return 0
 
 
-def _begun(pipeline: Any, recipe: Recipe, pair: Pair) -> dict[str, Any]:
+def _begun(pipeline: Any, recipe: Recipe, pair: Pair, size: int) -> dict[str, Any]:
     """Arguments for an image that is never drawn."""
-    arguments = calling.arguments(pipeline, recipe, [pair], _ANY_SIZE)
+    arguments = calling.arguments(pipeline, recipe, [pair], size)
     takes = calling.parameters(pipeline)
     if "strength" in takes:  # a refiner goes on with an image
         channels = pipeline.vae.config.latent_channels
@@ -101,8 +103,9 @@ def _begun(pipeline: Any, recipe: Recipe, pair: Pair) -> dict[str, Any]:
 
 
 def _made(device: str) -> Mapping[str, object]:
-    made: dict[str, object] = {"device": device, "torch": torch.__version__}
-    if torch.device(device).type == "cuda":
-        made["device_name"] = torch.cuda.get_device_name(device)
-        made["cuda"] = torch.version.cuda
-    return made
+    made: dict[str, object] = {
+        "device": device,
+        "device_name": devices.called(device),
+        "torch": torch.__version__,
+    }
+    return made | ({"cuda": torch.version.cuda} if device.startswith("cuda") else {})

@@ -13,6 +13,14 @@ Role = Literal["prompt", "negative_prompt"]
 _STRICT: dict[str, object] = {"extra": "forbid"}
 
 
+class Misfit(Exception):
+    """A pipeline whose texts cannot be encoded apart from drawing; the text says why."""
+
+
+class Gone(Exception):
+    """An embedding that was there is no longer."""
+
+
 class Pair(NamedTuple):
     """What an image is to show and not to show; None leaves the latter to the pipeline."""
 
@@ -51,6 +59,8 @@ class Call:
     """All other arguments, as JSON, but the device, the images a prompt and the flag below."""
     guided: bool
     """Whether the embeddings of negative prompts are asked for in the same call."""
+    single: bool
+    """Whether the answer is one element alone, and no tuple."""
     empty: tuple[Literal["none", "list"], ...]
     """What stands at each position of the answer where there is nothing."""
     negatives: tuple[int, ...] = ()
@@ -106,11 +116,11 @@ class Texts:
     def key(self, call: Call, role: Role, pair: Pair) -> str:
         return _digest(self.identity, role, call.texts_of(role, pair), call.options)
 
-    def misfit(self, pairs: Sequence[Pair]) -> str:
-        """Why these can't be encoded apart from drawing; empty if they can, or it isn't known."""
-        kinds = {pair.negative is not None for pair in pairs}
-        askings = [self.asking(negative) for negative in sorted(kinds)]
-        return next((asking.misfit for asking in askings if asking and asking.misfit), "")
+    @property
+    def misfit(self) -> str:
+        """Why texts can't be encoded apart from drawing; empty if they can, or it isn't known."""
+        known = [asking for negative in (False, True) if (asking := self.asking(negative))]
+        return next((asking.misfit for asking in known if asking.misfit), "")
 
     def missing(self, pairs: Sequence[Pair]) -> list[Pair]:
         """Those that an embedding is missing for, each once."""
