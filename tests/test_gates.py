@@ -3,27 +3,46 @@
 import io
 import json
 import math
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from isekai import files, plugins, spec
+from isekai import files, generate, plugins, spec
 from isekai.dedup import HASH_BITS, distances, perceptual_hash
+from isekai.embedders.transformers import PictureTextEmbedder
 from isekai.errors import DataError, IsekaiError, PluginError
 from isekai.gates import wording
+from isekai.gates.classify import Classify, Limit, read_limits
+from isekai.gates.clip import Clip
 from isekai.gates.duplicate import Duplicate
 from isekai.gates.flat import Flat
 from isekai.gates.vqa import Vqa
-from isekai.types import Concept, ImageRequest
+from isekai.protocols import Judgement, Knowing
+from isekai.types import Concept, Group, ImageRecord, ImageRequest, Role
+from tests import tiny_models
 from tests.conftest import PICTURES, picture
 from tests.loopback import serve
 
-CACTIHOG, PRISMOG, HEDGEHOG = spec.load(only="cactihog")[0].concepts
+GROUPS = spec.load(only="cactihog,airstone")
+CACTIHOG, PRISMOG, HEDGEHOG = GROUPS[0].concepts
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ISEKAI_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    return lambda kind: str(tiny_models.built(kind, tmp_path_factory))
 
 
 def request(concept: Concept = CACTIHOG, index: int = 0) -> ImageRequest:
@@ -331,3 +350,294 @@ def test_a_server_that_fails_ends_the_run_with_its_reason(tmp_path):
         server.answer = lambda support, query: "Yes."
         assert gate.judge(request(), drawn(1)).reason == ""
         gate.close()
+
+
+# ---------------------------------------------------------------- clip
+
+
+def cosines(path: str, image: Image.Image, texts: list[str]) -> np.ndarray:
+    """What the model itself says, one text at a time."""
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
+
+    model, read = AutoModel.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    see = AutoImageProcessor.from_pretrained(path, backend="pil")
+    with torch.inference_mode():
+        shown = see([image], return_tensors="pt")
+        said = [model(**read([text], return_tensors="pt"), **shown) for text in texts]
+        return np.array([float(out.logits_per_image / model.logit_scale.exp()) for out in said])
+
+
+@pytest.fixture
+def clip(folder):
+    def build(**options: object) -> Clip:
+        gate = Clip(folder("clip"), **options)
+        gate.inform(GROUPS)
+        return gate
+
+    return build
+
+
+def test_clip_scores_are_cosines_with_the_texts_of_the_group(clip, folder):
+    judged = clip().judge(request(), drawn(1))
+    texts = [c.definition for c in (CACTIHOG, HEDGEHOG, PRISMOG)]
+    texts += ["a photo", "a photo of a cactus", "a photo of a hedgehog"]
+    names = ["own", "foil", "twin", "prompt", "parent.cactus", "parent.hedgehog"]
+    expected = dict(zip(names, cosines(folder("clip"), drawn(1), texts), strict=True))
+    expected["blend"] = min(expected["parent.cactus"], expected["parent.hedgehog"])
+    assert judged.scores == pytest.approx({f"clip.{k}": v for k, v in expected.items()}, abs=1e-5)
+
+
+def test_a_foil_is_held_against_the_nearer_novel_concept(clip, folder):
+    judged = clip().judge(replace(request(HEDGEHOG), prompt=""), drawn(1))
+    texts = [concept.definition for concept in (HEDGEHOG, CACTIHOG, PRISMOG)]
+    own, *novel = cosines(folder("clip"), drawn(1), texts)
+    expected = {"clip.own": own, "clip.novel": max(novel)}
+    assert judged.scores == pytest.approx(expected, abs=1e-5)
+    assert bool(judged.reason) == (max(novel) > own)
+
+
+def pair(own: str, other: str, role: Role = "novel") -> Group:
+    """A concept of this role with its own definition, and one of the other role."""
+    rest: Role = "foil" if role == "novel" else "novel"
+    return Group(
+        id="x",
+        title="x",
+        concepts=(
+            Concept(id="x/a", name="ablip", role=role, definition=own),
+            Concept(id="x/b", name="beblo", role=rest, definition=other),
+        ),
+    )
+
+
+@pytest.mark.parametrize("role", ["novel", "foil"])
+def test_a_picture_nearer_to_the_other_role_is_turned_down_beyond_the_margin(role, folder):
+    """Of two texts one is nearer: the picture passes where that is its own."""
+
+    def judge(own: str, other: str, **options: float) -> Judgement:
+        gate, group = Clip(folder("clip"), **options), pair(own, other, role)
+        gate.inform([group])
+        return gate.judge(replace(request(group.concepts[0]), prompt=""), drawn(1))
+
+    texts = [CACTIHOG.definition, HEDGEHOG.definition]
+    own, other = sorted(texts, key=lambda text: judge(text, "x").scores["clip.own"])
+    assert judge(other, own).reason == ""
+    turned = judge(own, other)
+    rival = "foil" if role == "novel" else "novel"
+    far, near = turned.scores["clip.own"], turned.scores[f"clip.{rival}"]
+    kind = "foil" if role == "novel" else "novel concept"
+    assert turned.reason == (
+        f"closer to the {kind} 'beblo' (cosine {near:.3f}) than to its own definition ({far:.3f})"
+    )
+    assert judge(own, other, margin=near - far + 1e-4).reason == ""
+    held = judge(own, other, margin=near - far - 1e-4)
+    assert held.reason.startswith(turned.reason)
+    assert held.reason.endswith(f"by more than {near - far - 1e-4:g}")
+
+
+def test_a_picture_far_from_its_own_definition_is_turned_down_if_asked_for(clip):
+    own = clip(margin=2).judge(request(), drawn(1)).scores["clip.own"]
+    assert clip(margin=2, minimum=own - 1e-4).judge(request(), drawn(1)).reason == ""
+    assert clip(margin=2, minimum=own + 1e-4).judge(request(), drawn(1)).reason == (
+        f"far from its own definition: a cosine of {own:.3f}, at least {own + 1e-4:g} is wanted"
+    )
+
+
+def test_a_group_may_lack_a_foil_or_a_twin(folder):
+    gate = Clip(folder("clip"))
+    gate.inform([replace(GROUPS[0], concepts=(CACTIHOG,))])
+    scores = gate.judge(request(), drawn(1)).scores
+    assert not {"clip.foil", "clip.twin"} & set(scores)
+
+
+def test_each_text_is_embedded_once_and_threads_change_nothing(clip, monkeypatch):
+    asked: list[str] = []
+    embed = PictureTextEmbedder.embed_texts
+
+    def count(self: PictureTextEmbedder, texts: Sequence[str]) -> np.ndarray:
+        asked.extend(texts)
+        return embed(self, texts)
+
+    monkeypatch.setattr(PictureTextEmbedder, "embed_texts", count)
+    concepts = [concept for group in GROUPS for concept in group.concepts] * 2
+    alone = [clip().judge(request(concept), drawn(n)) for n, concept in enumerate(concepts)]
+    asked.clear()
+    gate = clip()
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(gate.judge, request(c), drawn(n)) for n, c in enumerate(concepts)]
+        assert [job.result() for job in jobs] == alone
+    assert len(asked) == len(set(asked))
+
+
+def test_other_models_of_pictures_and_texts_judge_too(folder):
+    gate = plugins.build("gates", f"clip:{folder('siglip')}", {"dtype": "bfloat16", "minimum": 0})
+    assert isinstance(gate, Knowing)
+    gate.inform(GROUPS)
+    assert set(gate.judge(request(HEDGEHOG), drawn(1)).scores) == {
+        "clip.own",
+        "clip.novel",
+        "clip.prompt",
+    }
+    assert json.loads(json.dumps(gate.settings)) == {
+        "embedder": "transformers",
+        "model": folder("siglip"),
+        "revision": gate.settings["revision"],
+        "margin": 0,
+        "minimum": 0,
+    }
+    assert str(gate.settings["revision"]).endswith(" bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "told"),
+    [
+        ("dino", {}, "embeds no texts; give a model that does, such as CLIP or SigLIP"),
+        ("clip", {"margin": -0.1}, "a margin from 0 to 2 and a minimum from -1 to 1, given -0.1"),
+        ("clip", {"minimum": 3}, "given 0 and 3"),
+        ("clip", {"devise": "cpu"}, "has no option 'devise'; did you mean 'device'?"),
+    ],
+)
+def test_what_the_clip_gate_can_not_work_with_is_refused(kind, options, told, folder):
+    with pytest.raises(PluginError) as caught:
+        plugins.build("gates", f"clip:{folder(kind)}", options)
+    assert told in str(caught.value)
+
+
+def test_a_concept_without_a_definition_is_told_before_the_first_picture(folder):
+    with pytest.raises(DataError, match="x/b: has no definition to hold its pictures against"):
+        Clip(folder("clip")).inform([pair("a thing", "")])
+
+
+# ---------------------------------------------------------------- classify
+
+
+def probabilities(path: str, image: Image.Image, *, independent: bool = False) -> list[float]:
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    see = AutoImageProcessor.from_pretrained(path, backend="pil")
+    with torch.inference_mode():
+        model = AutoModelForImageClassification.from_pretrained(path)
+        logits = model(**see([image], return_tensors="pt")).logits[0]
+    return (logits.sigmoid() if independent else logits.softmax(0)).tolist()
+
+
+def test_limits_say_what_passes_and_the_reason_what_was_found(folder):
+    path = folder("classifier")
+    normal, nsfw = probabilities(path, drawn(1))
+    judged = Classify(path).judge(request(), drawn(1))
+    assert judged.reason == ""
+    assert judged.scores == pytest.approx(
+        {"classify.normal": normal, "classify.nsfw": nsfw}, abs=1e-5
+    )
+    above, below = f"{nsfw + 0.01:.3f}", f"{nsfw - 0.01:.3f}"
+    for limits, holds in ((f"nsfw<{above}", True), (f"nsfw<{below}", False),
+                          (f"nsfw>{below}", True), (f"nsfw>{above}", False)):  # fmt: skip
+        judged = plugins.build("gates", f"classify:{path}", {"limits": limits}).judge(
+            request(), drawn(1)
+        )
+        told = f"'nsfw' has {nsfw:.3f}, {Limit.__str__(*read_limits(limits))} passes"
+        assert judged.reason == ("" if holds else told)
+
+
+def test_of_many_labels_only_those_with_a_limit_are_scored(tmp_path):
+    labels = [f"thing {number}" for number in range(11)]
+    path = str(tiny_models.classifier(tmp_path / "many", labels))
+    assert Classify(path).judge(request(), drawn(1)).scores == {}
+    scores = Classify(path, "thing 3<1, thing 7<1").judge(request(), drawn(1)).scores
+    assert set(scores) == {"classify.thing 3", "classify.thing 7"}
+    assert scores["classify.thing 3"] == pytest.approx(probabilities(path, drawn(1))[3], abs=1e-5)
+
+
+@pytest.mark.parametrize("labels", [("face", "text"), ("watermark",)])
+def test_labels_that_were_taught_apart_do_not_share_a_sum(labels, tmp_path):
+    path = str(tiny_models.classifier(tmp_path / "apart", labels, independent=len(labels) > 1))
+    scores = Classify(path).judge(request(), drawn(1)).scores
+    expected = probabilities(path, drawn(1), independent=True)
+    assert list(scores.values()) == pytest.approx(expected, abs=1e-5)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.from_regex(r"[a-z][a-z ,.-]{0,8}[a-z]", fullmatch=True),
+            st.sampled_from("<>"),
+            st.integers(0, 1000).map(lambda n: n / 1000),
+        ),
+        max_size=4,
+    )
+)
+def test_limits_are_read_as_they_are_written(rows):
+    text = ", ".join(f"{label} {sign} {bound}" for label, sign, bound in rows)
+    assert [(x.label, x.sign, x.bound) for x in read_limits(text)] == rows
+
+
+@pytest.mark.parametrize(
+    "limits", ["nsfw", "nsfw<", "<0.5", "nsfw<=0.5", "nsfw<1.5", "nsfw<x", "nsfw<0.5 face<1", ","]
+)
+def test_what_is_no_limit_is_refused_in_one_line(limits):
+    with pytest.raises(PluginError, match="is no limit; write a label, < or >, and a number"):
+        read_limits(limits)
+
+
+def test_what_is_no_classifier_with_these_labels_is_refused(folder):
+    with pytest.raises(PluginError, match="has no label 'nfsw'; did you mean 'nsfw'"):
+        Classify(folder("classifier"), "nfsw<0.5")
+    with pytest.raises(PluginError, match="kind 'bert' does not tell labels of pictures"):
+        Classify(folder("texts"))
+    with pytest.raises(
+        DataError, match=r"no weights for 'classifier\.bias' \(2 such in all\) of a"
+    ):
+        Classify(folder("dino")).judge(request(), drawn(1))
+
+
+# ---------------------------------------------------------------- at work
+
+
+def ledger(out: Path) -> list[ImageRecord]:
+    return files.read_jsonl(out / "ledger.jsonl", ImageRecord)
+
+
+def test_every_picture_that_is_kept_carries_what_each_gate_measured(folder, tmp_path):
+    gates = [
+        "flat",
+        "duplicate",
+        f"clip:{folder('clip')}?margin=2&device=cpu",
+        "vqa:chance?minimum=0",
+        f"classify:{folder('classifier')}?limits=nsfw<1,normal<1",
+    ]
+    out = generate.run(
+        groups="cactihog", per_concept=2, size=32, workers=1, gates=gates, out=tmp_path / "out"
+    )
+    rows = ledger(out)
+    assert len(rows) == 6
+    for row in rows:
+        names = {name.split(".")[0] for name in row.scores}
+        assert names == {"flat", "clip", "vqa", "classify"}
+        assert ("clip.blend" in row.scores) == (row.concept != HEDGEHOG.id)
+    revision = Clip(folder("clip")).settings["revision"]
+    assert rows[0].settings["gates"]["clip"]["revision"] == revision
+
+
+def test_a_judge_that_stops_answering_loses_no_picture_and_lets_none_pass(tmp_path):
+    with serve(answer=lambda support, query: "Yes.", play=[None] * 5, always="503") as server:
+        options = f"base_url={server.url}&cache={tmp_path / 'cache'}&retries=0&concurrency=1"
+
+        def run(out: str) -> Path:
+            return generate.run(
+                groups="cactihog",
+                per_concept=2,
+                size=32,
+                workers=1,
+                gates=[f"vqa:openai:tiny?{options}"],
+                out=tmp_path / out,
+            )
+
+        with pytest.raises(IsekaiError, match="run the same command again to go on"):
+            run("out")
+        kept = ledger(tmp_path / "out")
+        assert [(row.concept, row.index) for row in kept] == [(CACTIHOG.id, 0)]
+        server.always = None
+        whole = ledger(run("out"))
+        assert whole[0] == kept[0]
+        assert [row.id for row in whole] == [row.id for row in ledger(run("again"))]
+        assert [row.scores for row in whole] == [{**row.scores, "vqa.yes": 1} for row in whole]
+        assert len(whole) == 6
