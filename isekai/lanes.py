@@ -2,18 +2,20 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 from PIL.Image import Image
 
@@ -23,7 +25,7 @@ from isekai.protocols import Accelerated, ImageSource, Picture, Rejected
 from isekai.types import ImageRequest
 
 DEATHS = 3
-"""Workers that may die over the same images before the run gives up."""
+"""Workers that may die over the same image before the run gives up."""
 
 GRACE = 2.0
 """Seconds that a worker has for the image it is at when the run ends early."""
@@ -40,17 +42,21 @@ _THREADS = (
 
 Chunk = Sequence[ImageRequest]
 Drawn = Image | Picture | Rejected
+Task = Literal["prepare", "draw"]
+
+_SPAWN = multiprocessing.get_context("spawn")
 
 
 class Lanes:
-    """Several processes, each with a copy of a source; whichever is free takes the next chunk."""
+    """Several processes, each with a copy of a source; whichever is free takes the next chunk.
+
+    Each has a pipe of its own and no lock or queue is shared: a worker that is killed while it
+    holds one of these would leave all others waiting for ever.
+    """
 
     def __init__(self, sources: Sequence[ImageSource], threads: int) -> None:
-        self._context = multiprocessing.get_context("spawn")
         resource_tracker.ensure_running()  # starting it within `_spawning` would undo the mask
-        self._watched, self._held = self._context.Pipe(duplex=False)
-        self._lanes = [_Lane(source, self._open) for source in sources]
-        self._threads = threads
+        self._lanes = [_Lane(source, threads) for source in sources]
 
     def __enter__(self) -> Self:
         return self
@@ -61,93 +67,108 @@ class Lanes:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._held.close()
+        for lane in self._lanes:
+            lane.hang_up()
         for lane in self._lanes:
             lane.close()
-        self._watched.close()
 
     def prepare(self, requests: Chunk) -> None:
         """Every lane prepares its share; returns when all have."""
         count = len(self._lanes)
-        shares = deque(requests[start::count] for start in range(count))
-        for _ in self._work(shares, _prepare):
+        for _ in self._work("prepare", [requests[start::count] for start in range(count)]):
             pass
 
     def draw(self, chunks: Sequence[Chunk]) -> Iterator[tuple[ImageRequest, Drawn]]:
         """Every request with what the source made of it, as it comes."""
-        for chunk, pictures in self._work(deque(chunks), _draw):
-            yield from zip(chunk, pictures, strict=True)
+        return self._work("draw", chunks)
 
-    def _work(
-        self, todo: deque[Chunk], task: Callable[[Chunk], Any]
-    ) -> Iterator[tuple[Chunk, Any]]:
-        deaths: dict[int, int] = {}
+    def _work(self, task: Task, chunks: Sequence[Chunk]) -> Iterator[tuple[ImageRequest, Drawn]]:
+        todo = deque(chunk for chunk in chunks if chunk)
+        deaths: dict[tuple[str, int], int] = {}
         while todo or any(lane.pending for lane in self._lanes):
             for _ in range(_AHEAD):  # a chunk for everyone before a second one for anyone
                 for lane in self._lanes:
                     if todo and len(lane.pending) < _AHEAD:
-                        with _spawning(self._threads):
-                            lane.submit(task, todo.popleft())
-            wait(
-                [lane.pending[0][0] for lane in self._lanes if lane.pending], None, FIRST_COMPLETED
-            )
-            for lane in self._lanes:
-                while lane.pending and lane.pending[0][0].done():
-                    future, chunk = lane.pending[0]
-                    try:
-                        result = future.result()
-                    except BrokenProcessPool:
-                        self._died(lane, chunk, deaths)
-                        todo.extendleft(reversed([chunk for _, chunk in lane.take_back()]))
-                        break
+                        lane.submit(task, todo.popleft())
+            busy = {lane.end: lane for lane in self._lanes if lane.pending}
+            for end in wait(list(busy)):
+                lane = busy[end]  # type: ignore[index]  # `wait` gives back what it was given
+                try:
+                    message = lane.receive()
+                except (EOFError, OSError):
+                    left = lane.take_back()
+                    _count(deaths, left[0])
+                    todo.extendleft(reversed([chunk for chunk in left if chunk]))
+                    continue
+                if message.error is not None:
+                    message.error.add_note(message.told)
+                    raise message.error
+                if message.picture is None:
                     lane.pending.popleft()
-                    yield chunk, result
-
-    def _died(self, lane: "_Lane", chunk: Chunk, deaths: dict[int, int]) -> None:
-        """Count the death; chunks are told apart by identity."""
-        deaths[id(chunk)] = deaths.get(id(chunk), 0) + 1
-        if deaths[id(chunk)] >= DEATHS:
-            raise IsekaiError(
-                f"{DEATHS} worker processes died, one after the other, over the same images, "
-                "perhaps for want of memory; run the same command again to go on, with a smaller "
-                "--workers if it happens again"
-            )
-        progress.tell("a worker process died; another one takes up its images")
-
-    def _open(self, source: ImageSource) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(1, self._context, _begin, (source, self._watched))
+                else:
+                    yield lane.pending[0].popleft(), message.picture
 
 
 class _Lane:
-    def __init__(
-        self, source: ImageSource, open: Callable[[ImageSource], ProcessPoolExecutor]
-    ) -> None:
-        self.pending: deque[tuple[Future[Any], Chunk]] = deque()
+    """A process and what it has to do; started by the first `submit` and after each death."""
+
+    def __init__(self, source: ImageSource, threads: int) -> None:
+        self.pending: deque[deque[ImageRequest]] = deque()
+        """Chunks, less what has come back of the first."""
         self._source = source
-        self._open = open
-        self._pool: ProcessPoolExecutor | None = None
+        self._threads = threads
+        self._process: BaseProcess | None = None
+        self.end: Connection
 
-    def submit(self, task: Callable[[Chunk], Any], chunk: Chunk) -> None:
-        if self._pool is None:
-            self._pool = self._open(self._source)
-        try:
-            future: Future[Any] = self._pool.submit(task, chunk)
-        except BrokenProcessPool as error:  # it died while it had nothing to do
-            future = Future()
-            future.set_exception(error)
-        self.pending.append((future, chunk))
+    def submit(self, task: Task, chunk: Chunk) -> None:
+        if self._process is None:
+            self.end, theirs = _SPAWN.Pipe()
+            self._process = _SPAWN.Process(
+                target=_serve, args=(self._source, theirs), name="isekai-lane"
+            )
+            with _spawning(self._threads):
+                self._process.start()
+            theirs.close()
+        self.pending.append(deque(chunk))
+        with suppress(OSError):  # if it has died, `receive` finds that out
+            self.end.send((task, chunk))
 
-    def take_back(self) -> list[tuple[Future[Any], Chunk]]:
-        """The work of a process that died; the next `submit` starts a fresh one."""
-        left = list(self.pending)
+    def receive(self) -> "_Message":
+        """EOFError or OSError where the process has died."""
+        message: _Message = self.end.recv()
+        return message
+
+    def take_back(self) -> list[Chunk]:
+        """What a process that died has not done."""
+        left: list[Chunk] = [list(chunk) for chunk in self.pending]
         self.pending.clear()
         self.close()
-        self._pool = None
         return left
 
+    def hang_up(self) -> None:
+        """The process ends when it has done the image it is at, or after GRACE seconds."""
+        if self._process is not None:
+            self.end.close()
+
     def close(self) -> None:
-        if self._pool:
-            self._pool.shutdown(cancel_futures=True)
+        self.hang_up()
+        if self._process is not None:
+            self._process.join()
+            self._process.close()
+            self._process = None
+
+
+def _count(deaths: dict[tuple[str, int], int], chunk: Chunk) -> None:
+    """Count a death over the first image that had not come back."""
+    key = (chunk[0].concept.id, chunk[0].index) if chunk else ("", 0)
+    deaths[key] = deaths.get(key, 0) + 1
+    if deaths[key] >= DEATHS:
+        raise IsekaiError(
+            f"{DEATHS} worker processes died, one after the other, over the same image, perhaps "
+            "for want of memory; run the same command again to go on, with a smaller --workers if "
+            "it happens again"
+        )
+    progress.tell("a worker process died; another one takes up its images")
 
 
 @contextmanager
@@ -173,46 +194,56 @@ def _spawning(threads: int) -> Iterator[None]:
 # ---------------------------------------------------------------- in a worker
 
 
-class _Worker(NamedTuple):
-    source: ImageSource
-    stop: threading.Event
+class _Message(NamedTuple):
+    """A picture; what went wrong, with its traceback; or, with neither, the end of a chunk."""
+
+    picture: Drawn | None = None
+    error: BaseException | None = None
+    told: str = ""
 
 
-_worker: _Worker
+def _serve(source: ImageSource, end: Connection) -> None:
+    """Do what is asked until the parent hangs up."""
+    asked: SimpleQueue[tuple[Task, Chunk] | None] = SimpleQueue()
+    threading.Thread(target=_listen, args=(end, asked), daemon=True).start()
+    while (work := asked.get()) is not None:
+        try:
+            for picture in _done(source, *work):
+                end.send(_Message(picture=picture))
+            end.send(_Message())
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        except Exception as error:
+            end.send(_Message(error=_sendable(error), told=traceback.format_exc()))
 
 
-def _begin(source: ImageSource, watched: Connection) -> None:
-    global _worker
-    _worker = _Worker(source, threading.Event())
-    threading.Thread(target=_watch, args=(watched, _worker.stop), daemon=True).start()
+def _listen(end: Connection, asked: "SimpleQueue[tuple[Task, Chunk] | None]") -> None:
+    """Take what is asked off the pipe at once: the parent must never wait to say it.
 
-
-def _watch(watched: Connection, stop: threading.Event) -> None:
-    """End with the parent, or soon after it has closed its side of the pipe.
-
-    A pipe, not a lock or an event of `multiprocessing`: a worker that is killed while it holds one
-    of these would leave all others waiting for ever.
+    End with the parent, or soon after it has hung up.
     """
-    try:
-        watched.recv_bytes()
-    except (EOFError, OSError):
-        stop.set()
+    with suppress(EOFError, OSError):
+        while True:
+            asked.put(end.recv())
+    asked.put(None)
     parent = multiprocessing.parent_process()
     if parent is not None and parent.is_alive():
         time.sleep(GRACE)
     os._exit(1)
 
 
-def _prepare(requests: Chunk) -> None:
-    if isinstance(_worker.source, Accelerated):
-        _worker.source.prepare(requests)
+def _done(source: ImageSource, task: Task, chunk: Chunk) -> Iterator[Drawn]:
+    if task == "draw":
+        for _, picture in zip(chunk, source.draw(chunk), strict=True):
+            yield picture
+    elif isinstance(source, Accelerated):
+        source.prepare(chunk)
 
 
-def _draw(requests: Chunk) -> list[Drawn]:
-    results = []
-    pictures = _worker.source.draw(requests)
-    for _, picture in zip(requests, pictures, strict=True):
-        if _worker.stop.is_set():
-            break
-        results.append(picture)
-    return results
+def _sendable(error: Exception) -> Exception:
+    """The error itself if it survives the way between processes, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # what a stranger's class raises when it is pickled can be anything
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
