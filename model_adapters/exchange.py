@@ -168,8 +168,10 @@ async def fetch(url: str, server: Address, largest: int) -> bytes:
             there = here.join(url)
         except (httpx2.InvalidURL, ValueError):
             raise Refused("what is named is no address") from None
-        if there.scheme not in ("http", "https") or not there.host:
+        if there.scheme not in ("http", "https"):
             raise Refused(f"it is at a '{server.quote(there.scheme, 20)}' address; expected http")
+        if not there.host or (there.port is not None and not 0 < there.port < 2**16):
+            raise Refused("what is named is no address")
         response = await _get(there, server, largest, trusted=is_near(here.host))
         if not response.has_redirect_location:
             return _file(response, server.quote(there.host, 80))

@@ -24,7 +24,7 @@ from model_adapters.drawings import Doubt, Drawn, File, Order, Unclaimed
 from model_adapters.exchange import fetch
 from model_adapters.faults import Again, Refused
 from model_adapters.remote import Count, Dollars, Limits, Remote, Seconds
-from model_adapters.spending import CAUTION, Tokens
+from model_adapters.spending import Tokens
 
 AHEAD = 8
 """Images that are asked for before they are taken, for each that may be under way: so many may
@@ -35,9 +35,6 @@ DOUBTS = 4
 
 LONGEST_PROMPT = 8000
 """Characters of a revised prompt that are recorded."""
-
-FIRST_GUESS = 8192
-"""Output tokens of a picture before a server has counted; gpt-image-1 takes 272 to 6240."""
 
 ONE = Tokens(prompt=0, completion=0, pictures=1)
 """What is known of a picture that was not counted."""
@@ -136,7 +133,6 @@ class OpenAIImages(Remote[Drawn]):
         self._unclaimed: Unclaimed | None = None
         if cache is not False:
             self._unclaimed = Unclaimed(None if cache is True else cache)
-        self._most_tokens = 0.0
         self._proven = False
         """True once a picture was drawn: what fails then is the fault of an image."""
         self._doubts = 0
@@ -148,14 +144,10 @@ class OpenAIImages(Remote[Drawn]):
         return openai_api.client(self._address, drawings.LARGEST)
 
     def read(self, reply: object) -> Drawn:
-        drawn = drawings.read(reply)
-        if drawn.tokens:
-            self._most_tokens = max(self._most_tokens, drawn.tokens.completion)
-        return drawn
+        return drawings.read(reply)
 
     def expected(self, request: Request) -> Tokens:
-        completion = CAUTION * self._most_tokens or FIRST_GUESS
-        return Tokens(prompt=request.tokens, completion=completion, pictures=1)
+        return Tokens(prompt=request.tokens, completion=0, pictures=1)
 
     # ------------------------------------------------------------ the seams
 

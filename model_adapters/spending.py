@@ -10,7 +10,11 @@ CACHE_WRITE = 1.25
 (Anthropic, for five minutes)."""
 
 CAUTION = 2.0
-"""A prompt may hold so many times the tokens we expect; more, if the server once counted so."""
+"""A prompt may hold so many times the tokens we expect; more, if the server once counted so. So
+many times the tokens of the longest that was drawn, a picture may take."""
+
+FIRST_PICTURE = 8192
+"""Tokens that a picture may take before one was counted; those of gpt-image-1 take 272 to 6240."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,7 @@ class Tokens:
     written: float = 0.0
     """Those of the prompt that were written to a cache at a price of their own."""
     pictures: float = 0.0
-    """How many were drawn, where each has a price."""
+    """How many were drawn. What each takes is part of `completion` only once it was counted."""
 
     @property
     def total(self) -> float:
@@ -66,6 +70,8 @@ class Spending:
         self._under_way = 0
         self._caution = CAUTION
         self._counted = False
+        self._picture_tokens = 0.0
+        """The most that one took."""
         self._waiting: list[asyncio.Future[None]] = []
 
     def cost(self, tokens: Tokens) -> float:
@@ -111,6 +117,9 @@ class Spending:
             return
         self.tokens += counted.total
         self._caution = max(self._caution, counted.prompt / max(1.0, expected.prompt))
+        if counted.pictures:
+            each = counted.completion / counted.pictures
+            self._picture_tokens = max(self._picture_tokens, each)
         self.release(reserved, spent=self.cost(counted))
 
     def release(self, reserved: float, *, spent: float = 0.0) -> None:
@@ -124,4 +133,7 @@ class Spending:
                 settled.set_result(None)
 
     def _most(self, expected: Tokens) -> float:
-        return self.cost(replace(expected, prompt=expected.prompt * self._caution))
+        each = CAUTION * self._picture_tokens or FIRST_PICTURE
+        prompt = expected.prompt * self._caution
+        completion = expected.completion + expected.pictures * each
+        return self.cost(replace(expected, prompt=prompt, completion=completion))

@@ -1,8 +1,9 @@
-"""A chat server on 127.0.0.1 that binds what it is shown, counts, remembers, and fails on command.
+"""A server on 127.0.0.1 that binds what it is shown, draws, counts, remembers, fails on command.
 
 It speaks OpenAI's `/v1/chat/completions` and Anthropic's `/v1/messages` over real sockets. Left
 alone it answers truthfully by binding: with what the support set says of the picture whose colours
-are nearest to the query's. In tests:
+are nearest to the query's. It draws, too: OpenAI's `/v1/images/generations` gives a picture that
+depends on the prompt and the seed alone. In tests:
 
     with serve(play=["429", None, "reset"]) as server:
         OpenAI("tiny", base_url=server.url)
@@ -32,15 +33,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from isekai.files import sha256
-from isekai.images import decode
+from isekai.images import decode, encode
 
 IMAGE_TOKENS = 85
 KNOWN_KINDS = (
     "reset",  # the connection breaks before an answer
     "stall",  # nothing comes for `seconds`
     "stall in body",  # half of an answer comes, then nothing for `seconds`
+    "late",  # a good answer after `seconds`
     "trickle",  # one byte of the body every `seconds`, for ever
     "trickle in head",  # one header line every `seconds`, for ever
     "endless",  # a body that never ends, as fast as it goes
@@ -57,7 +60,14 @@ KNOWN_KINDS = (
     "wrong model",
     "refusal",
     "error in 200",  # what gateways do: HTTP 200 with the error of another server in it
+    "empty",  # of images: none in the list
+    "no picture",  # an image without a picture, as moderation leaves it
+    "not base64",
+    "damaged",  # a picture's file that breaks off
 )
+
+
+PATHS = ("/chat/completions", "/messages", "/images/generations")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +116,33 @@ Answer = Callable[[list[tuple[bytes, str]], bytes | None], str]
 """Says something of a picture, given the support pictures and what stands beside each."""
 
 
+MODERATED = Fault(kind="400", message="The safety system says no.", code="moderation_blocked")
+
+
+@dataclass(slots=True, kw_only=True)
+class Drawings:
+    """How the image endpoint draws, and what it has drawn; all can be changed while it runs."""
+
+    at: str = ""
+    """Where a picture is said to be: `{root}/pictures/{name}`; empty puts it into the reply."""
+    side: int | None = None
+    """Pixels, whatever is asked for."""
+    narrow: bool = False
+    """True refuses fields that OpenAI's own models don't know."""
+    faults: dict[str, Fault] = field(default_factory=dict)
+    """Word -> what happens to each request whose prompt has it."""
+    counts: bool = False
+    """True counts tokens."""
+    revised: str = ""
+    """What the prompt is said to have become."""
+    fetches: deque[Fault | None] = field(default_factory=deque)
+    """What happens to the first pictures that are fetched, in the order of asking."""
+    fetched: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    """Path and headers of each."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """Name -> picture, of all that were drawn."""
+
+
 class Loopback:
     """The server; every setting can be changed while it runs."""
 
@@ -137,6 +174,7 @@ class Loopback:
         self.capacity = capacity
         """More requests than this at a time are refused with 429."""
         self.delay = delay
+        self.drawings = Drawings()
         self.answer = answer or nearest_colours
         self.asked: list[Asked] = []
         self.usage: list[dict[str, int]] = []
@@ -211,6 +249,8 @@ class Loopback:
             return Fault(kind="401", message=f"Incorrect API key provided: {given}")
         if fault is None and crowded:
             return Fault(kind="429", message="too many requests at a time")
+        if fault is None and request.path.endswith("/images/generations"):
+            fault = _unwanted(request.body, self.drawings)
         if fault is None and self.max_bytes is not None and len(request.raw) > self.max_bytes:
             return Fault(kind="413", message="request too large")
         if fault is None and self.max_images is not None and len(request.images) > self.max_images:
@@ -229,6 +269,8 @@ class Loopback:
     def reply(self, request: Asked, fault: Fault | None) -> dict[str, Any]:
         """A whole answer, changed as the fault wants it."""
         kind = fault.kind if fault else ""
+        if request.path.endswith("/images/generations"):
+            return self._drawn(request.body, kind)
         shown = _shown(request.body)
         if self.keeps is not None:
             shown[self.keeps :] = [(None, text) for _, text in shown[self.keeps :]]
@@ -239,6 +281,37 @@ class Loopback:
             self.usage.append(usage)
         shape = _anthropic if request.path.endswith("/messages") else _openai
         return shape(kind, said, usage, model)
+
+    def _drawn(self, body: dict[str, Any], kind: str) -> dict[str, Any]:
+        drawings = self.drawings
+        with self._lock:
+            seed = body.get("seed", f"the server's own, {len(drawings.files)}")
+            side = drawings.side or int(re.findall(r"\d+", body.get("size", "64"))[0])
+            data = drawn(body["prompt"], seed, side)
+            name = f"{len(drawings.files)}.png"
+            drawings.files[name] = data
+        shown = {"b64_json": base64.b64encode(data).decode()}
+        if kind == "damaged":
+            shown = {"b64_json": base64.b64encode(data[: len(data) // 2]).decode()}
+        elif kind == "not base64":
+            shown = {"b64_json": "?"}
+        elif kind == "no picture":
+            shown = {"b64_json": ""}
+        elif drawings.at:
+            shown = {"url": drawings.at.format(root=self.root, name=name)}
+        if drawings.revised:
+            shown["revised_prompt"] = drawings.revised
+        reply: dict[str, Any] = {"created": 0, "data": [] if kind == "empty" else [shown]}
+        if kind == "wrong model":
+            reply["model"] = "another-model"
+        if drawings.counts:
+            prompt, drawing = len(body["prompt"]) // 4 + 1, side * side
+            reply["usage"] = {
+                "input_tokens": prompt,
+                "output_tokens": drawing,
+                "total_tokens": prompt + drawing,
+            }
+        return reply
 
     def _say(self, body: dict[str, Any], shown: list[tuple[bytes | None, str]]) -> str:
         if not shown:
@@ -429,6 +502,25 @@ def _colours(data: bytes) -> "np.ndarray[Any, np.dtype[np.float64]]":
     return counts / counts.sum()
 
 
+# ---------------------------------------------------------------- what it draws
+
+
+def drawn(prompt: str, seed: object, side: int) -> bytes:
+    """The PNG of a square with soft patches of colours that the prompt and the seed decide."""
+    digest = hashlib.sha256(f"{prompt}|{seed}".encode()).digest()
+    patches = np.random.default_rng(list(digest)).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return encode(Image.fromarray(patches).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _unwanted(body: dict[str, Any], drawings: Drawings) -> Fault | None:
+    """What becomes of a request for what it holds."""
+    unknown = set(body) & {"seed", "negative_prompt", "response_format"}
+    if drawings.narrow and unknown:
+        told = f"Unknown parameter: '{min(unknown)}'."
+        return Fault(kind="400", message=told, code="unknown_parameter")
+    return next((fault for word, fault in drawings.faults.items() if word in body["prompt"]), None)
+
+
 # ---------------------------------------------------------------- the wire
 
 
@@ -464,6 +556,18 @@ class _Requests(BaseHTTPRequestHandler):
         with suppress(OSError):
             super().finish()
 
+    def do_GET(self) -> None:
+        """A picture that was drawn before."""
+        loopback, name = self.server.loopback, self.path.partition("?")[0].rpartition("/")[2]
+        drawings = loopback.drawings
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        drawings.fetched.append((self.path, headers))
+        self._counts = False
+        fault = drawings.fetches.popleft() if drawings.fetches else None
+        if fault is None and name not in drawings.files:
+            fault = Fault(kind="404", message="no such picture")
+        self._respond(loopback, fault, lambda: drawings.files[name])
+
     def do_POST(self) -> None:
         loopback = self.server.loopback
         length = int(self.headers["Content-Length"])
@@ -485,7 +589,11 @@ class _Requests(BaseHTTPRequestHandler):
             if loopback.delay and not loopback.pause(loopback.delay):
                 self._reset()  # the server stops: what is under way is lost
             else:
-                self._respond(loopback, request, fault)
+                if not self.path.endswith(PATHS):
+                    fault = Fault(kind="404", message="no such path")
+                self._respond(
+                    loopback, fault, lambda: json.dumps(loopback.reply(request, fault)).encode()
+                )
         finally:
             self._over()
 
@@ -495,10 +603,11 @@ class _Requests(BaseHTTPRequestHandler):
             self._counts = False
             self.server.loopback.done()
 
-    def _respond(self, loopback: Loopback, request: Asked, fault: Fault | None) -> None:
+    def _respond(
+        self, loopback: Loopback, fault: Fault | None, answer: Callable[[], bytes]
+    ) -> None:
+        """What `answer` gives, unless a fault wants something else."""
         kind = fault.kind if fault else ""
-        if not request.path.endswith(("/chat/completions", "/messages")):
-            return self._error(Fault(kind="404", message="no such path"))
         if fault and kind.isdigit():
             return self._error(fault)
         if kind == "reset":
@@ -516,7 +625,9 @@ class _Requests(BaseHTTPRequestHandler):
             return self._endless(loopback)
         if fault and kind == "trickle in head":
             return self._trickle_head(loopback, fault.seconds)
-        body = json.dumps(loopback.reply(request, fault)).encode()
+        if fault and kind == "late" and not loopback.pause(fault.seconds):
+            return self._reset()
+        body = answer()
         if kind == "truncated":
             return self._send(200, body[: len(body) // 2])
         if kind == "gzip":
