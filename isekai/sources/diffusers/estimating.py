@@ -36,12 +36,11 @@ def lines(
 def _texts(recipe: Recipe, texts: Texts, requests: Sequence[ImageRequest]) -> list[str]:
     pairs = list(dict.fromkeys(recipe.pair(request) for request in requests if request.prompt))
     missing = len(texts.missing(pairs))
-    negatives = len({pair.negative for pair in pairs} - {None})
+    prompts, negatives = len({p.prompt for p in pairs}), len({p.negative for p in pairs} - {None})
     size = max((_bytes(recipe, texts, pair) for pair in pairs[:1]), default=0)
     return [
-        f"{name(recipe.origin)}: {len({pair.prompt for pair in pairs})} distinct prompts and {negatives} "
-        f"negative prompts, {missing} of {len(pairs)} pairs not encoded yet "
-        f"(about {size * missing / 1e6:.0f} MB of embeddings)"
+        f"{name(recipe.origin)}: {prompts} distinct prompts and {negatives} negative ones; "
+        f"{missing} of {len(pairs)} pairs to encode, about {size * missing / 1e6:.0f} MB"
     ]
 
 
