@@ -29,6 +29,26 @@ class Hub:
     """Method and path of each request."""
     logins: set[str] = field(default_factory=set)
     """Every Authorization header that came."""
+    kind: str = "datasets"
+    """What the repository is: `datasets` or `models`."""
+    members: set[str] | None = None
+    """Tokens that may have the files; None: everyone may. The list of the files is open to all."""
+    also: tuple[str, ...] = ()
+    """Names that are listed besides, of files that aren't there."""
+
+    @property
+    def api(self) -> str:
+        return f"/api/{self.kind}/{self.repo}"
+
+    @property
+    def page(self) -> str:
+        return f"/{self.repo}" if self.kind == "models" else f"/{self.kind}/{self.repo}"
+
+    @property
+    def sent(self) -> list[str]:
+        """The files whose content was asked for, in order."""
+        files = [line.partition("/resolve/")[2] for line in self.asked if line.startswith("GET ")]
+        return [file.partition("/")[2] for file in files if file]
 
     @property
     def endpoint(self) -> str:
@@ -36,9 +56,19 @@ class Hub:
 
 
 @contextmanager
-def serve(repo: str, folder: Path, *, status: int = 200, error: str = "") -> Iterator[Hub]:
-    """Serve the folder as the data set `repo` until the block ends."""
+def serve(
+    repo: str,
+    folder: Path,
+    *,
+    status: int = 200,
+    error: str = "",
+    kind: str = "datasets",
+    members: set[str] | None = None,
+    also: tuple[str, ...] = (),
+) -> Iterator[Hub]:
+    """Serve the folder as the data set, or model, `repo` until the block ends."""
     hub = Hub(repo=repo, folder=folder, status=status, error=error)
+    hub.kind, hub.members, hub.also = kind, members, also
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
     server.daemon_threads = True
     hub.port = server.server_address[1]
@@ -71,18 +101,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, body: str = "") -> None:
         hub, path = self.hub, unquote(urlsplit(self.path).path)
         hub.asked.append(f"{self.command} {path}")
-        if login := self.headers.get("Authorization"):
+        if login := self.headers.get("Authorization", ""):
             hub.logins.add(login)
         if hub.status != 200:
             self._refuse(hub.status, hub.error)
-        elif path.startswith(f"/api/datasets/{hub.repo}"):
-            self._api(path.removeprefix(f"/api/datasets/{hub.repo}").strip("/").split("/"), body)
-        elif path.startswith(f"/datasets/{hub.repo}/resolve/"):
-            revision, _, name = path.removeprefix(f"/datasets/{hub.repo}/resolve/").partition("/")
-            if revision in REVISIONS:
-                self._file(hub.folder / name)
-            else:
+        elif path == hub.api or path.startswith(f"{hub.api}/"):
+            self._api(path.removeprefix(hub.api).strip("/").split("/"), body)
+        elif path.startswith(f"{hub.page}/resolve/"):
+            revision, _, name = path.removeprefix(f"{hub.page}/resolve/").partition("/")
+            if revision not in REVISIONS:
                 self._refuse(404, "RevisionNotFound")
+            elif hub.members is not None and login.removeprefix("Bearer ") not in hub.members:
+                self._refuse(403 if login else 401, "GatedRepo")
+            else:
+                self._file(hub.folder / name)
         else:
             self._refuse(404, "RepoNotFound")
 
@@ -114,6 +146,8 @@ class _Handler(BaseHTTPRequestHandler):
             oid = hashlib.sha1(name.encode()).hexdigest()
             size = 0 if path.is_dir() else path.stat().st_size
             rows.append({"type": kind, "path": name, "oid": oid, "size": size})
+        for name in self.hub.also:
+            rows.append({"type": "file", "path": name, "oid": "0" * 40, "size": 1})
         return rows
 
     def _file(self, path: Path) -> None:

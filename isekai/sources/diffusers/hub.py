@@ -18,7 +18,7 @@ def listed(repo: str, revision: str) -> tuple[str, dict[str, int]]:
     Hub can't be reached, a branch stands for the commit that it stood for when it last could, if
     the Hub's cache has it: so all of the library's clients do, and the run records the commit.
     """
-    from huggingface_hub import HfApi, get_cached_repo_tree
+    from huggingface_hub import HfApi, RepoFile, get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     api = HfApi()
@@ -26,10 +26,10 @@ def listed(repo: str, revision: str) -> tuple[str, dict[str, int]]:
         commit = api.resolve_revision(repo, revision=revision).resolved
         try:
             tree = get_cached_repo_tree(repo, revision=commit)
-            there = {file.path: file.size for file in tree}
         except CachedRepoTreeNotFoundError:
-            info = api.model_info(repo, revision=commit, files_metadata=True)
-            there = {file.rfilename: file.size or 0 for file in info.siblings or ()}
+            rows = api.list_repo_tree(repo, recursive=True, revision=commit)
+            tree = [row for row in rows if isinstance(row, RepoFile)]
+    there = {file.path: file.size for file in tree}
     if out := [name for name in there if name.startswith("/") or ".." in name.split("/")]:
         raise DataError(f"{repo}: lists {out[0]!r}, which leads elsewhere; don't use this model")
     return commit, there

@@ -133,25 +133,26 @@ def _width(paths: list[Path]) -> float:
     parameters, size = 0, 0
     for path in paths:
         try:
-            with files.explained(path), safe_open(path, "np") as file:
+            with files.explained(path), safe_open(path, "np") as file, path.open("rb") as raw:
                 shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
+                header = 8 + int.from_bytes(raw.read(8), "little")
         except SafetensorError as error:
             raise DataError(f"{path}: no whole safetensors file ({error}); get it again") from None
         parameters += sum(math.prod(shape) for shape in shapes)
-        size += path.stat().st_size
+        size += path.stat().st_size - header
     return size / max(1, parameters)
 
 
 def _check_shards(folder: Path, part: layout.Component) -> None:
     """DataError if an index of shards names a file that is none of them."""
-    own = {Path(name).name for name in part.weights}
+    own = [Path(name).name for name in part.weights]
     for name in part.besides:
         if ".safetensors.index" in name:
             index = files.read_json(folder / name, dict[str, object])
             named = index.get("weight_map")
-            strange = [f for f in named.values() if f not in own] if isinstance(named, dict) else []
-            if strange or not isinstance(named, dict):
+            shards = list(named.values()) if isinstance(named, dict) else [named]
+            if strange := [shard for shard in shards if shard not in own]:
                 raise DataError(
-                    f"{folder / name}: names {strange[:1] or 'no shards'}, none of the shards "
-                    "beside it; get the whole model"
+                    f"{folder / name}: names {strange[0]!r} where a shard that lies beside it was "
+                    "expected; get the whole model"
                 )
