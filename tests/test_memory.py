@@ -99,7 +99,7 @@ def test_a_processor_draws_in_single_precision_and_as_many_as_its_memory_holds()
     assert (found.dtype, found.offload, found.text_device) == ("float32", "none", "cpu")
     assert [found.compile, found.channels_last, found.vae_tiling] == [False] * 3
     assert card(32, SDXL, device="cpu", size_px=512, dtype="bfloat16").dtype == "bfloat16"
-    limits = [card(64, SDXL, free=gib, device="cpu").batch_limit for gib in (24, 28, 60)]
+    limits = [card(64, KLEIN, free=gib, device="cpu").batch_limit for gib in (24, 28, 60)]
     assert limits == sorted(limits)
     assert limits[0] < limits[-1] == memory.BATCH["cpu"]
     assert card(1, TINY, device="cpu", size_px=64).batch_limit == memory.BATCH["cpu"]
@@ -128,9 +128,9 @@ def test_only_networks_of_convolutions_are_laid_out_for_them():
 
 def test_the_plan_is_told_in_one_line():
     assert card(24, SDXL, gpu_dtype="float16").told() == (
-        "cuda:0, 22.7 GB to use: float16, all weights on the device, up to 13 images at a time"
+        "cuda:0, 22.7 GB to use: float16, all weights on the device, up to 51 images at a time"
     )
-    assert "1 image at a time" in card(8, SDXL, gpu_dtype="float16").told()
+    assert "denoiser on the device in turn, 1 image at a time, prompts" in card(6).told()
 
 
 # ---------------------------------------------------------------- what can't be

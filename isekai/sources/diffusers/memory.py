@@ -25,17 +25,17 @@ ITEM: dict[Dtype, int] = {"bfloat16": 2, "float16": 2, "float32": 4}
 """Bytes a number."""
 
 DECODE = {
-    "AutoencoderKL": 775,
-    "AutoencoderKLFlux2": 775,
-    "AutoencoderDC": 970,
+    "AutoencoderKL": 770,
+    "AutoencoderKLFlux2": 770,
+    "AutoencoderDC": 835,
     "AutoencoderKLQwenImage": 1735,
 }
-"""VAE -> numbers that live at once for each pixel decoded, by `benchmarks/memory.py`: the peak over
-512 and 1024 px, so without the workspace of kernels. Others count as the hungriest of these."""
+"""VAE -> numbers that live at once for each pixel decoded, as `benchmarks/memory.py` counts them,
+without the workspace of kernels. Others count as the hungriest of these."""
 
-DENOISE = 300
-"""Numbers that live at once for each pixel while denoising: 81 in SDXL, 215 in FLUX.1, 290 in
-FLUX.2 klein, by the same script."""
+DENOISE = {"unet": 80, "transformer": 400}
+"""Denoiser -> numbers that live at once for each pixel, by the same script: 79 in SDXL; at 512 px,
+where the prompt weighs most, 314 in FLUX.1 and 400 in FLUX.2 klein, at 1024 px 232 and 289."""
 
 TILE = 512
 """Pixels of a side of the tiles of most VAEs; those of SDXL and FLUX are as large as the pictures
@@ -78,7 +78,7 @@ class Memory:
     text_device: str
     """Where prompts are encoded, before the denoiser is there."""
     batch_limit: int
-    """Images at a time that are known to be too many beyond it; the first may be too many too."""
+    """Images at a time at most. Whether so many fit is found by drawing them."""
     room: int
     """Bytes that were planned with."""
 
@@ -111,15 +111,27 @@ class _Needs:
     denoiser: float
     rest: float
     """The decoder and whatever else stands beside it."""
-    denoising: float
-    """Activations of an image."""
-    decoding: float
+    denoise: float
+    """Of activations, for each pixel of an image."""
+    decode: float
+    side: int
+    """Pixels."""
+    tiled: bool = False
+
+    @property
+    def denoising(self) -> float:
+        """Activations of an image."""
+        return self.denoise * self.side**2
+
+    @property
+    def decoding(self) -> float:
+        return self.decode * (min(self.side, TILE) if self.tiled else self.side) ** 2
 
     def resident(self, offload: Offload) -> float:
         """Weights that stay while denoising."""
-        if offload == "none":
-            return self.denoiser + self.rest
-        return self.denoiser * (1 if offload == "model" else GROUPED)
+        if offload == "model":
+            return self.denoiser
+        return self.denoiser * (1 if offload == "none" else GROUPED) + self.rest
 
     def peak(self, offload: Offload) -> float:
         """The most that is there at any time, for one image."""
@@ -163,14 +175,13 @@ def plan(
     small = _quantise(kind, quantise, offload, needs, room)
     needs = replace(needs, denoiser=needs.denoiser * QUANTISED[small])
     tiled = kind != "cpu" and needs.rest + needs.decoding > room if tiling is None else tiling
-    if tiled:
-        needs = replace(needs, decoding=needs.decoding * min(1, TILE / size_px) ** 2)
+    needs = replace(needs, tiled=tiled)
     if kind == "cpu" and needs.texts > room:
         raise IsekaiError(
             f"{device}: reading prompts takes about {_gigabytes(needs.texts)} of memory, and "
             f"{_gigabytes(room)} can be used; take a model with a smaller text encoder"
         )
-    where = _offload(device, offload, needs, size_px, small, room, now)
+    where = _offload(device, offload, needs, small, room, now)
     return Memory(
         device=device,
         dtype=chosen,
@@ -238,8 +249,9 @@ def _needs(
         texts=sum(taken[name] for name in texts),
         denoiser=sum(taken[name] for name in denoisers),
         rest=sum(taken[name] for name in taken.keys() - texts - denoisers),
-        denoising=DENOISE * size_px**2 * item * (2 if guided else 1),
-        decoding=values * size_px**2 * upcast,
+        denoise=DENOISE["unet" if "unet" in sizes else "transformer"] * item * (1 + guided),
+        decode=values * upcast,
+        side=size_px,
     )
 
 
@@ -253,13 +265,7 @@ def _quantise(
 
 
 def _offload(
-    device: str,
-    asked: str | None,
-    needs: _Needs,
-    size_px: int,
-    quantised: Quantise,
-    room: int,
-    now: int,
+    device: str, asked: str | None, needs: _Needs, quantised: Quantise, room: int, now: int
 ) -> Offload:
     """The first that fits. IsekaiError if none does, with what would."""
     if asked is not None:
@@ -270,24 +276,16 @@ def _offload(
     for way in ways:
         if needs.peak(way) <= now:
             return way
-    least = needs.peak(ways[-1])
-    told = f"{device}: drawing {size_px} px takes about {_gigabytes(least + 5e7)} of memory, and"
+    least = needs.peak(way)
+    told = f"{device}: drawing {needs.side} px takes about {_gigabytes(least + 5e7)} of memory, and"
     if least <= room:
         raise IsekaiError(
             f"{told} {_gigabytes(now)} are free now; stop what else needs it, or draw smaller"
         )
-    sides = range((size_px - 1) // 64 * 64, 255, -64)
-    fits = next((side for side in sides if _fits(needs, ways[-1], side / size_px, room)), 0)
+    sides = range((needs.side - 1) // 64 * 64, 255, -64)
+    fits = next((side for side in sides if replace(needs, side=side).peak(way) <= room), 0)
     advice = f"--size {fits} would fit" if fits else "take a smaller model"
     raise IsekaiError(f"{told} {_gigabytes(room)} can be used; {advice}")
-
-
-def _fits(needs: _Needs, way: Offload, scale: float, room: int) -> bool:
-    """Whether a picture with sides so much shorter would fit."""
-    smaller = replace(
-        needs, denoising=needs.denoising * scale**2, decoding=needs.decoding * scale**2
-    )
-    return smaller.peak(way) <= room
 
 
 def _batch_limit(kind: str, needs: _Needs, offload: Offload, now: int) -> int:
