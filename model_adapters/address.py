@@ -41,7 +41,11 @@ def resolve(base_url: str, api_key_env: str, *, usual: str, variable: str) -> Ad
     of a hosted service must not travel to another place unasked.
     """
     url = (base_url or usual).rstrip("/")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # read here, where it may be none
+    except ValueError as error:
+        raise PluginError(f"base_url is no address: {error}") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise PluginError(f"base_url is '{url}'; it takes http:// or https:// and a host")
     if parts.username or parts.password or parts.query or parts.fragment:

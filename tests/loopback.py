@@ -129,8 +129,8 @@ class Drawings:
     """Pixels, whatever is asked for."""
     narrow: bool = False
     """True refuses fields that OpenAI's own models don't know."""
-    faults: dict[str, Fault] = field(default_factory=dict)
-    """Word -> what happens to each request whose prompt has it."""
+    faults: dict[str, Fault | None] = field(default_factory=dict)
+    """Word -> what happens to each request whose prompt has it; None is a good answer."""
     counts: bool = False
     """True counts tokens."""
     revised: str = ""

@@ -114,6 +114,29 @@ def test_statuses_are_told_apart_by_what_helps():
     assert refusal(HERE, 429, {"retry-after": "3"}, "").after == 3
 
 
+@pytest.mark.parametrize("status", [400, 403, 422, 429])
+def test_what_moderation_turns_down_is_the_fault_of_one_request(status):
+    for code in ("moderation_blocked", "content_policy_violation", "contentFilter"):
+        fault = refusal(HERE, status, {}, json.dumps({"error": {"message": "No.", "code": code}}))
+        assert isinstance(fault, Refused)
+        assert fault.policy
+    assert not refusal(HERE, 400, {}, json.dumps({"error": {"message": "No."}})).policy
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("model_not_found", "HTTP 400: No.; check the model's name and -o base_url"),
+        ("billing_hard_limit_reached", "HTTP 400: No.; add credit and run the same command again"),
+        ("insufficient_quota", "HTTP 400: No.; add credit and run the same command again"),
+    ],
+)
+def test_codes_say_what_every_request_would_meet_whatever_the_status(code, told):
+    fault = refusal(HERE, 400, {}, json.dumps({"error": {"message": "No.", "code": code}}))
+    assert isinstance(fault, IsekaiError)
+    assert str(fault) == f"http://here/v1: {told}"
+
+
 @given(st.text(max_size=200), st.text(max_size=200))
 def test_no_quoted_words_hold_the_key_a_line_end_or_a_control_code(before, after):
     words = HERE.quote(f"{before}{HERE.key}{after} {HERE.key[:10]}****6789")

@@ -9,8 +9,9 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -198,6 +199,9 @@ def test_without_seeds_pictures_are_others_each_time_and_the_settings_say_so(dra
         ({"response_format": "png"}, "response_format='png'"),
         ({"extra": {"seed": 1}}, "extra can't set 'seed': that is the source's"),
         ({"base_url": "localhost"}, "it takes http:// or https://"),
+        ({"base_url": "http://localhost:99999/v1"}, "base_url is no address: Port out of range"),
+        ({"base_url": "http://localhost:port/v1"}, "base_url is no address: Port could not be"),
+        ({"base_url": "http://[::1/v1"}, "base_url is no address: Invalid IPv6 URL"),
         ({"api_key_env": "NO_SUCH_KEY"}, r"put it into \$NO_SUCH_KEY"),
         ({"sizeas": "1K"}, "no option 'sizeas'; did you mean 'size_as'"),
     ],
@@ -503,18 +507,31 @@ def test_the_certificate_is_that_of_the_name_though_a_number_is_connected_to(
 # ---------------------------------------------------------------- many at once
 
 
+@contextmanager
+def slow_first(server: Loopback, others: int, then: Fault | None = None) -> Iterator[None]:
+    """A prompt with `slow` is not answered before so many others are drawn."""
+    server.drawings.faults["slow"] = Fault(kind="500")
+
+    def wait():
+        until = time.monotonic() + 20
+        while len(server.drawings.files) < others and time.monotonic() < until:
+            time.sleep(0.01)
+        server.drawings.faults["slow"] = then
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    yield
+    waiting.join()
+
+
 def test_so_many_are_under_way_and_a_slow_one_keeps_no_other_from_being_drawn(draws):
-    with serve(delay=0.01) as server:
-        server.drawings.faults["slow"] = Fault(kind="late", seconds=0.5)
-        source = draws(server, concurrency=3)
-        asked = [request(0, "a slow thing"), *requests(20)[1:]]
-        outcomes = source.draw(asked)
-        first = next(outcomes)
-        assert len(server.asked) == 20
-        assert server.flying == 0
+    asked = [request(0, "a slow thing"), *requests(20)[1:]]
+    with serve(delay=0.01) as server, slow_first(server, 19):
+        source = draws(server, concurrency=3, retries=999)
+        assert came(source, asked) == [expected(one) for one in asked]
         assert server.peak == 3
-    whole = [first, *outcomes]
-    assert [picture.image.tobytes() for picture in whole] == [expected(one) for one in asked]
+        last = decode(server.drawings.files["19.png"]).tobytes()
+    assert last == expected(asked[0])
 
 
 def test_no_more_is_drawn_ahead_than_can_be_kept(draws):
@@ -613,18 +630,8 @@ def test_what_was_paid_for_when_a_run_stops_is_taken_by_the_next(draws, tmp_path
     """The first request is refused for good when all others are drawn already."""
     kept, asked = tmp_path / "cache" / "pictures", [request(0, "a slow thing"), *requests(6)[1:]]
     with serve() as server:
-        server.drawings.faults["slow"] = Fault(kind="500")
-
-        def stop():
-            while len(server.drawings.files) < 5:
-                time.sleep(0.01)
-            server.drawings.faults["slow"] = Fault(kind="404")
-
-        stopper = threading.Thread(target=stop)
-        stopper.start()
-        with pytest.raises(IsekaiError, match="HTTP 404"):
+        with slow_first(server, 5, Fault(kind="404")), pytest.raises(IsekaiError, match="HTTP 404"):
             list(draws(server, concurrency=3, retries=999).draw(asked))
-        stopper.join()
         assert len(list(kept.iterdir())) == 5
         server.drawings.faults.clear()
         assert came(draws(server), asked) == [expected(one) for one in asked]

@@ -28,6 +28,29 @@ def test_each_kind_of_token_has_its_price():
     assert priced(price_in=4).cost(tokens(1e6, cached=1e6)) == 4
 
 
+def test_a_picture_has_a_price_of_its_own_beside_its_tokens():
+    alone = priced(price_in=None, price_out=None, price=0.04)
+    assert alone.priced
+    assert alone.cost(tokens(1e6, 1e6, pictures=2)) == pytest.approx(0.08)
+    both = priced(price_in=5, price_out=40, price=0.01)
+    assert both.cost(tokens(100, 1000, pictures=1)) == pytest.approx(0.0505)
+
+
+def test_what_pictures_take_is_learned_from_the_first():
+    spending, took = priced(cap=0.010), []
+
+    async def work():
+        while True:
+            await asks(spending, tokens(0, pictures=1), tokens(0, 900, pictures=1))
+            took.append(spending.spent)
+
+    with pytest.raises(IsekaiError, match=r"the next request may cost \$0.001800"):
+        asyncio.run(work())
+    assert took == pytest.approx([0.0009 * n for n in range(1, 11)])
+    with pytest.raises(IsekaiError, match=r"the next request may cost \$0.008192"):
+        asyncio.run(asks(priced(cap=0.008), tokens(0, pictures=1), None))
+
+
 def test_prices_that_cannot_be_reckoned_with_are_refused():
     with pytest.raises(PluginError, match="max_cost needs prices"):
         priced(cap=1, price_in=None, price_out=None)
