@@ -29,6 +29,8 @@ class Hub:
     """Method and path of each request."""
     logins: set[str] = field(default_factory=set)
     """Every Authorization header that came."""
+    ranges: list[str] = field(default_factory=list)
+    """Every Range header that came."""
     kind: str = "datasets"
     """What the repository is: `datasets` or `models`."""
     members: set[str] | None = None
@@ -103,6 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
         hub.asked.append(f"{self.command} {path}")
         if login := self.headers.get("Authorization", ""):
             hub.logins.add(login)
+        hub.ranges += self.headers.get_all("Range", [])
         if hub.status != 200:
             self._refuse(hub.status, hub.error)
         elif path == hub.api or path.startswith(f"{hub.api}/"):

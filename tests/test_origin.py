@@ -166,7 +166,7 @@ def test_shards_that_name_others_files_are_refused(model):
 def test_weights_cut_short_are_told(model):
     path = model / "unet/diffusion_pytorch_model.safetensors"
     path.write_bytes(path.read_bytes()[:40])
-    with pytest.raises(DataError, match=r"unet.*no whole safetensors file .*get it again"):
+    with pytest.raises(DataError, match=r"unet.*is no whole safetensors file; get it again"):
         origin.find(str(model)).component_widths()
 
 
@@ -228,11 +228,13 @@ import json, sys
 from isekai.errors import IsekaiError
 from isekai.sources.diffusers import origin
 for given in json.loads(sys.argv[1]):
-    fetch = given.pop("fetch", False)
+    fetch, widths = given.pop("fetch", False), given.pop("widths", False)
     try:
         found = origin.find(**given)
         told = {"revision": found.revision, "bytes": found.component_bytes()}
         told["files"], told["loaded"] = dict(found.files), found.layout.files
+        if widths:
+            told["widths"] = found.component_widths()
         if fetch:
             told["folder"] = str(found.fetch())
     except IsekaiError as error:
@@ -300,6 +302,24 @@ def test_a_repository_is_known_before_its_weights_are_downloaded_and_then_only_t
     }
     alone, forbidden = ask(None, FETCHED), ask(None, FETCHED, HF_HUB_OFFLINE="1")
     assert alone == forbidden == [fetched]
+
+
+def test_how_wide_weights_are_is_known_from_their_first_bytes(ask, model):
+    weights(model / "unet/diffusion_pytorch_model.safetensors", 200_000, np.float16)
+    with serve(REPO, model, kind="models") as hub:
+        [before] = ask(hub, {**ASKED, "widths": True})
+        assert before["widths"] == {"text_encoder": 4, "unet": 2}
+        assert hub.sent == ["model_index.json", LOADED[3], LOADED[5]]
+        assert hub.ranges == ["bytes=0-100000"] * 2
+        ask(hub, FETCHED)
+        hub.asked.clear()
+        [after] = ask(hub, {**ASKED, "widths": True})
+        assert (after, hub.sent) == (before, [])
+        (model / LOADED[3]).write_bytes(b"x" * 99)
+    shutil.rmtree(model.parent / "hf")
+    with serve(REPO, model, kind="models") as hub:
+        [told] = ask(hub, {**ASKED, "widths": True})
+    assert told == f"{REPO}: {LOADED[3]} is no whole safetensors file; get it again"
 
 
 def test_a_file_that_is_not_whole_is_downloaded_again_and_no_other(ask, model):

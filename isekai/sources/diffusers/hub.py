@@ -44,6 +44,29 @@ def fetch_file(repo: str, commit: str, name: str) -> Path:
         return Path(hf_hub_download(repo, name, revision=commit))
 
 
+def header(repo: str, commit: str, folder: Path, name: str) -> tuple[int, int]:
+    """How many parameters a safetensors file holds, and in how many bytes.
+
+    The file in the folder is read or, where there is none, as much of the Hub's as tells it.
+    """
+    from huggingface_hub import HfApi, parse_local_safetensors_file_metadata
+    from huggingface_hub.errors import SafetensorsParsingError
+
+    path = folder / name
+    try:
+        if path.is_file() or not commit:
+            with explained(path):
+                found = parse_local_safetensors_file_metadata(path)
+        else:
+            with reached(repo, commit):
+                found = HfApi().parse_safetensors_file_metadata(repo, name, revision=commit)
+    except SafetensorsParsingError:
+        raise DataError(f"{repo}: {name} is no whole safetensors file; get it again") from None
+    tensors = found.tensors.values()
+    ends = [tensor.data_offsets[1] for tensor in tensors]
+    return sum(tensor.parameter_count for tensor in tensors), max(ends, default=0)
+
+
 def fetch(repo: str, commit: str, files: Mapping[str, int], folder: Path) -> None:
     """Bring these files of the commit, of so many bytes each, to the folder that `fetch_file` gave.
 

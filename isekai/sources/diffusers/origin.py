@@ -1,6 +1,5 @@
 """Where a model is and what it consists of, known without reading or downloading its weights."""
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,12 +51,19 @@ class Origin:
         }
 
     def component_widths(self) -> dict[str, float]:
-        """Component -> bytes a parameter as stored, such as 4 for float32; after `fetch`."""
-        return {
-            part.name: _width([self.folder / name for name in part.weights])
-            for part in self.layout.components
-            if part.weights
-        }
+        """Component -> bytes a parameter as stored, such as 4 for float32.
+
+        Of what isn't downloaded yet, the headers are asked for: so the answer is always the same.
+        """
+        widths = {}
+        for part in self.layout.components:
+            if part.weights:
+                headers = [
+                    hub.header(self.model, self.commit, self.folder, name) for name in part.weights
+                ]
+                parameters, size = map(sum, zip(*headers, strict=True))
+                widths[part.name] = size / max(1, parameters)
+        return widths
 
     def fetch(self) -> Path:
         """The folder with all that is loaded; of a repository, exactly that is downloaded."""
@@ -124,23 +130,6 @@ def _what_it_is_instead(there: Mapping[str, int]) -> str:
             "diffusers, or convert it with from_single_file(...).save_pretrained(FOLDER)"
         )
     return f"{missing}; give a text-to-image model in the layout of diffusers"
-
-
-def _width(paths: list[Path]) -> float:
-    """Bytes a parameter, from the headers."""
-    from safetensors import SafetensorError, safe_open
-
-    parameters, size = 0, 0
-    for path in paths:
-        try:
-            with files.explained(path), safe_open(path, "np") as file, path.open("rb") as raw:
-                shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118
-                header = 8 + int.from_bytes(raw.read(8), "little")
-        except SafetensorError as error:
-            raise DataError(f"{path}: no whole safetensors file ({error}); get it again") from None
-        parameters += sum(math.prod(shape) for shape in shapes)
-        size += path.stat().st_size - header
-    return size / max(1, parameters)
 
 
 def _check_shards(folder: Path, part: layout.Component) -> None:
