@@ -35,6 +35,12 @@ GROUPS = spec.load(only="cactihog,airstone")
 CACTIHOG, PRISMOG, HEDGEHOG = GROUPS[0].concepts
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    with tiny_models.one_thread():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ISEKAI_CACHE", str(tmp_path / "cache"))
@@ -458,7 +464,7 @@ def test_each_text_is_embedded_once_and_threads_change_nothing(clip, monkeypatch
         return embed(self, texts)
 
     monkeypatch.setattr(PictureTextEmbedder, "embed_texts", count)
-    concepts = [concept for group in GROUPS for concept in group.concepts] * 2
+    concepts = [concept for group in GROUPS for concept in group.concepts]
     alone = [clip().judge(request(concept), drawn(n)) for n, concept in enumerate(concepts)]
     asked.clear()
     gate = clip()

@@ -26,6 +26,12 @@ TEXTS = ("a photo of a cactus", "a hedgehog whose back is a ribbed cactus", "a h
 TOKEN = "hf_SecretThatNobodyMaySee"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    with tiny_models.one_thread():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("ISEKAI_CACHE", str(tmp_path / "cache"))

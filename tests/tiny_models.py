@@ -1,6 +1,7 @@
 """Tiny models of the library transformers, with random weights: real classes, real files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,17 @@ def built(kind: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if key not in _BUILT:
         _BUILT[key] = globals()[kind](tmp_path_factory.mktemp(kind) / kind)
     return _BUILT[key]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Models as small as these are slower on several cores than on one."""
+    import torch
+
+    usual = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(usual)
 
 
 def _vocabulary(words: Any, longest: int) -> dict[str, int | None]:

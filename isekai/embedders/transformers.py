@@ -40,7 +40,7 @@ def Transformers(  # the name of what is built, as of all embedders
         return PictureEmbedder(found, kind, batch)
     raise PluginError(
         f"{model}: a model of the kind '{found.config.model_type}' embeds no pictures; give one "
-        "such as openai/clip-vit-base-patch32 or facebook/dinov2-base"
+        "such as openai/clip-vit-large-patch14 or facebook/dinov2-base"
     )
 
 
@@ -84,7 +84,7 @@ class PictureEmbedder:
         if pooled is None:
             raise PluginError(
                 f"{self.model}: a {self._kind.__name__} pools nothing of a picture; give a model "
-                "such as openai/clip-vit-base-patch32 or facebook/dinov2-base"
+                "such as openai/clip-vit-large-patch14 or facebook/dinov2-base"
             )
         flat: torch.Tensor = pooled.flatten(1)
         return flat

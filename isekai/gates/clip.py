@@ -13,7 +13,8 @@ from isekai.gates import wording
 from isekai.protocols import Embedder, Judgement, TextEmbedder
 from isekai.types import Concept, Group, ImageRequest
 
-MODEL = "openai/clip-vit-base-patch32"
+MODEL = "openai/clip-vit-large-patch14"
+"""The smaller openai/clip-vit-base-patch32 comes as pickles alone, which are not read."""
 
 Vector = NDArray[np.float32]
 
@@ -23,8 +24,8 @@ class Clip:
 
     model      what the embedder embeds with: CLIP, SigLIP or another model of pictures and texts
     margin     how much nearer the other text may be, in cosines
-    minimum    the least `clip.own` that passes; -1 asks for nothing. It differs between models:
-               pictures and their texts have cosines of about 0.3 for CLIP and 0.1 for SigLIP
+    minimum    the least `clip.own` that passes; -1 asks for nothing. What is usual differs between
+               models: SigLIP's cosines of pictures with their own texts are far below CLIP's
     embedder   the embedder's name; whatever else is given (`device`, ...) goes to it
 
     All scores are cosines between picture and text: with the definition of its concept
@@ -32,7 +33,7 @@ class Clip:
     foil's picture, `clip.novel` is that of the nearer novel one), with the prompt (`clip.prompt`),
     with "a photo of ..." each thing that the concept is made from (`clip.parent.<name>`), and the
     lesser of these (`clip.blend`). Such models read a text as a bag of words: an octopus beside a
-    vacuum cleaner comes as near to a blend's definition as the blend does, so a high `clip.blend`
+    vacuum cleaner may come as near to a blend's definition as the blend does. A high `clip.blend`
     says that both parents are there, not that they are one. `vqa` asks that.
     """
 

@@ -19,6 +19,12 @@ MODELS = {"transformers": ("clip", "siglip", "siglip2", "dino")}
 BUILDS = [(name, kind) for name in plugins.names("embedders") for kind in MODELS.get(name, ("",))]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    with tiny_models.one_thread():
+        yield
+
+
 @pytest.fixture(scope="module", params=BUILDS, ids=lambda build: ":".join(filter(None, build)))
 def embedder(request, tmp_path_factory) -> Iterator[Embedder]:
     name, kind = request.param

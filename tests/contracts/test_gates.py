@@ -23,6 +23,12 @@ GROUPS = spec.load(only="cactihog,airstone")
 STRANGERS = ("apart", "even")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    with tiny_models.one_thread():
+        yield
+
+
 @pytest.fixture(params=[*plugins.names("gates"), *STRANGERS])
 def build(request, tmp_path, tmp_path_factory, monkeypatch):
     """Builds the gate anew at every call, ready to judge."""
