@@ -181,15 +181,15 @@ async def fetch(url: str, server: Address, largest: int) -> bytes:
 
 async def _get(url: httpx2.URL, server: Address, largest: int, *, trusted: bool) -> httpx2.Response:
     """A response with its body. The client of httpx2 is passed by: it logs whole addresses."""
-    told = server.quote(url.host, 80)
+    told, name = server.quote(url.host, 80), url.raw_host.decode("ascii")
     problem = "no such host"
     async with httpx2.AsyncHTTPTransport(verify=certificates()) as transport:
-        for number in await _numbers(url, told, trusted=trusted):
+        for number in await _numbers(name, told, trusted=trusted):
             request = httpx2.Request(
                 "GET",
                 url.copy_with(host=number, userinfo=b""),
                 headers={"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity"},
-                extensions={"sni_hostname": url.host, "timeout": {"connect": CONNECT}},
+                extensions={"sni_hostname": name, "timeout": {"connect": CONNECT}},
             )
             try:
                 response = await transport.handle_async_request(request)
@@ -204,19 +204,15 @@ async def _get(url: httpx2.URL, server: Address, largest: int, *, trusted: bool)
     raise Again(f"{told}: no connection: {problem}")
 
 
-async def _numbers(url: httpx2.URL, told: str, *, trusted: bool) -> list[str]:
-    """The IP addresses of the host. Refused if one is not of the open net, unless it is trusted."""
-    port = url.port or (443 if url.scheme == "https" else 80)
+async def _numbers(name: str, told: str, *, trusted: bool) -> list[str]:
+    """The IP addresses of a host. Refused if one is not of the open net, unless it is trusted."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            url.host, port, type=socket.SOCK_STREAM
-        )
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise Again(f"{told}: no such host") from None
-    numbers = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-    if not trusted and not all(
-        ipaddress.ip_address(n.partition("%")[0]).is_global for n in numbers
-    ):
+    numbers = list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
+    if not trusted and not all(ipaddress.ip_address(number).is_global for number in numbers):
         raise Refused(f"{told} is a place of a private network, where no one outside may point to")
     return numbers
 

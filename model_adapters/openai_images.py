@@ -27,8 +27,7 @@ from model_adapters.remote import Count, Dollars, Limits, Remote, Seconds
 from model_adapters.spending import Tokens
 
 AHEAD = 8
-"""Images that are asked for before they are taken, for each that may be under way: so many may
-pass one that is slow."""
+"""Images that may be drawn before the one that is waited for, for each that may be under way."""
 
 DOUBTS = 4
 """Images in a row that may fail for what could be wrong with all, before any is drawn."""
