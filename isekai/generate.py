@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from isekai.ledger import REJECTED, Ledger
 from isekai.plan import TRIES, Plan
 from isekai.protocols import (
     Catalog,
+    Closing,
     Comparing,
     Estimating,
     Gate,
@@ -232,6 +234,7 @@ def _draw(work: Plan, ledger: Ledger, out: Path, workers: int | None) -> None:
         if isinstance(gate, Knowing):
             gate.inform(work.groups)
     with (
+        _closing(work.gates.values()),
         Drawing(work.source, images=len(missing), workers=workers) as drawing,
         progress.bar(len(work.requests), done) as advance,
     ):
@@ -252,6 +255,17 @@ def _draw(work: Plan, ledger: Ledger, out: Path, workers: int | None) -> None:
             if not missing:
                 break
             concepts = {request.concept.id for request in missing}
+
+
+@contextmanager
+def _closing(gates: Iterable[Gate]) -> Iterator[None]:
+    """Let go of what gates hold, however it ends."""
+    try:
+        yield
+    finally:
+        for gate in gates:
+            if isinstance(gate, Closing):
+                gate.close()
 
 
 def _compare(

@@ -88,8 +88,8 @@ def build(seam: Seam, spec: str, options: Mapping[str, object] | None = None) ->
 
 
 def _how(seam: Seam, key: str) -> str:
-    """How an option is given: readers have theirs in the text that names them."""
-    return f"?{key}=…" if seam == "readers" else f"-o {key}=…"
+    """How an option is given: readers and gates have theirs in the text that names them."""
+    return f"?{key}=…" if seam in ("readers", "gates") else f"-o {key}=…"
 
 
 def missing(error: ModuleNotFoundError, what: str) -> IsekaiError:

@@ -241,10 +241,10 @@ class Telling(Protocol):
 
 @runtime_checkable
 class Closing(Protocol):
-    """An adapter that holds something which has to be let go."""
+    """An adapter or a gate that holds something which has to be let go."""
 
     def close(self) -> None:
-        """Let go at once; also called while `respond` is under way in other threads."""
+        """Let go at once; also called while it is asked something in other threads."""
 
 
 @runtime_checkable
