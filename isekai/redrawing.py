@@ -15,7 +15,7 @@ from isekai.files import plain
 from isekai.images import decode, encode
 from isekai.intake import Images
 from isekai.parquet import Row
-from isekai.protocols import Embedder, ImageSource, Picture, Rejected
+from isekai.protocols import Closing, Embedder, ImageSource, Picture, Rejected
 from isekai.types import ImageRequest
 
 Outcome = Literal["same bytes", "same pixels", "other pixels", "not drawn"]
@@ -72,6 +72,11 @@ def source_of(
             "and -o as they were then"
         )
     source: ImageSource = plugins.build("sources", name, {**before, **options})
+    if isinstance(source, Closing) and not given:
+        raise DataError(
+            f"{images.folder}: was drawn through a server, which may cost money; to draw there "
+            f"again, say so with --source {name} and its -o"
+        )
     differences = _differences(images.request, source)
     if differences:
         raise DataError(

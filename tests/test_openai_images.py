@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from isekai import generate, plugins, spec
+from isekai import generate, plugins, spec, verify
 from isekai.errors import DataError, IsekaiError, PluginError
 from isekai.files import read_jsonl
 from isekai.images import decode
@@ -788,3 +788,16 @@ def test_images_that_moderation_turns_down_are_told_and_not_asked_for_again(tmp_
         with pytest.raises(DataError, match="no image could be drawn"):
             run(server, tmp_path / "out")
         assert len(server.asked) == count
+
+
+def test_a_folder_drawn_by_a_server_is_not_drawn_again_unless_the_user_says_so(tmp_path):
+    with serve() as server:
+        options = {"base_url": server.url}
+        how = {"groups": "cactihog", "per_concept": 1, "size": 32, "gates": ()}
+        out = generate.run(source="openai:tiny", options=options, out=tmp_path / "images", **how)
+        with pytest.raises(DataError, match="builds the source with base_url"):
+            verify.run(out, regenerate=1)
+        with pytest.raises(DataError, match="through a server, which may cost money"):
+            verify.run(out, regenerate=1, options=options)
+        report = verify.run(out, regenerate=1, source="openai:tiny", options=options)
+    assert report.is_well
