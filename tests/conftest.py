@@ -1,6 +1,7 @@
 """A small images folder of simple pictures, and the dataset that is built from it."""
 
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from isekai import files, runs
 from isekai.images import encode
 from isekai.spec import seed
 from isekai.types import Concept, Group, ImageRecord
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes wait for each other
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PER_CONCEPT = 12
 SIZE = 96
