@@ -23,6 +23,8 @@ bench: $(VENV)/.test ## measure speed, memory and crash safety: see benchmarks/R
 	$(BIN)/python benchmarks/render.py
 	$(BIN)/python benchmarks/kill.py
 	$(BIN)/python -m benchmarks.harness
+	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python benchmarks/memory.py
 
 clean:           ## remove what the targets made, the environment too
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo

@@ -1,6 +1,6 @@
 """Draws the same images with `isekai generate` and with plain loops over diffusers, turn about.
 
-    python -m benchmarks.generate [--images 48] [--rounds 3] [--size 512] [--steps 2]
+    python -m benchmarks.generate [--images 48] [--rounds 5] [--size 512] [--steps 2]
 
 A small Stable Diffusion with random weights is built first. One thread stands for the device and
 the other cores for its host, in all three ways of drawing. The shares of a picture's time are those
@@ -180,7 +180,7 @@ def difference(ledger: Path, plain_out: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=48)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--steps", type=int, default=2)
     given = parser.parse_args()
