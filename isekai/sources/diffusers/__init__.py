@@ -7,13 +7,14 @@ order, the worker or the device. What is computed from it may differ in the last
 """
 
 import copy
+import shutil
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from itertools import islice, takewhile
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Literal
 
 from isekai import progress
@@ -23,17 +24,13 @@ from isekai.sources.diffusers import (
     batching,
     devices,
     estimating,
-    lora,
-    memory,
-    origin,
     presets,
     recipe,
     sizes,
     speeds,
 )
+from isekai.sources.diffusers.choice import Choice
 from isekai.sources.diffusers.embedding_cache import Shelf, usual
-from isekai.sources.diffusers.loading import reads
-from isekai.sources.diffusers.recipe import Recipe
 from isekai.sources.diffusers.texts import Gone, Texts
 from isekai.types import ImageRequest
 
@@ -96,62 +93,58 @@ class DiffusersSource:
         own = {key: given[key] for key in _PRESET}
         if batch < 0 or threads < 0:
             raise IsekaiError(f"batch={batch} and threads={threads}: expected 0 or more of each")
-        self._preset = presets.resolve(model, **own)
-        self._asked = frozenset(key for key, value in own.items() if value is not None)
-        self._lora = lora
-        self._memory_options = {
-            "profile": memory,
-            "offload": offload,
-            "quantise": quantise,
-            "tiling": tiling,
-            "compile": compile,
-        }
+        self._choice = Choice(
+            presets.resolve(model, **own),
+            asked=frozenset(key for key, value in own.items() if value is not None),
+            lora=lora,
+            devices=devices,
+            memory={
+                "profile": memory,
+                "offload": offload,
+                "quantise": quantise,
+                "tiling": tiling,
+                "compile": compile,
+            },
+            trust_remote_code=trust_remote_code,
+        )
         self._batch = batch
-        self._given_devices = devices
         self._safety = safety == "score"
         self._threads = threads
-        self._trust = trust_remote_code
         self._cache = cache
         self._pace: batching.Pace | None = None
         self._painter: Painter | None = None
+        self._kinds: dict[tuple[str, str, int], object] = {}
         self._fastest: dict[int, float] = {}
         """Size -> seconds an image."""
-        self._passing: TemporaryDirectory[str] | None = None
         self.encoded = 0
         """Texts that this object has encoded."""
 
     def __getstate__(self) -> dict[str, Any]:
-        left = {"_painter": None, "_pace": None, "_passing": None}
+        """Without what is loaded; with the folder that copies share."""
+        left: dict[str, Any] = {"_painter": None, "_pace": None, "_kinds": {}}
         return {**self.__dict__, "_shelf": self._shelf, **left}
 
     # ------------------------------------------------------------ what it is
 
     @property
     def model(self) -> str:
-        return recipe.name(self._origin)
+        return recipe.name(self._choice.origin)
 
     @cached_property
     def revision(self) -> str:
-        return self._origin.revision
+        return self._choice.origin.revision
 
-    @cached_property
+    @property
     def settings(self) -> Mapping[str, object]:
-        settings = {**self._recipe.settings(), "packages": recipe.versions()}
-        if self._refiner:
-            settings["refiner"] = {
-                "model": recipe.name(self._refiner.origin),
-                "revision": self._refiner.origin.revision,
-                "switch": self._preset.switch,
-            }
-        return settings
+        return self._choice.settings
 
-    @cached_property
+    @property
     def size(self) -> int:
-        return self._preset.size or sizes.usual(self._origin)
+        return self._choice.size
 
-    @cached_property
+    @property
     def devices(self) -> Sequence[str]:
-        return devices.named(self._given_devices)
+        return self._choice.devices
 
     @property
     def chunk(self) -> int:
@@ -159,15 +152,15 @@ class DiffusersSource:
 
     def on(self, device: str) -> "DiffusersSource":
         here = copy.copy(self)
-        here.__dict__.update(_given_devices=device, devices=(device,), encoded=0)
-        here._passing = self._passing  # the folder lasts as long as one of the two
+        here._choice = self._choice.on(device)
+        here.encoded = 0
         return here
 
     # ------------------------------------------------------------ what it does
 
     def estimate(self, requests: Sequence[ImageRequest]) -> Sequence[str]:
         self._check(requests)
-        return estimating.lines(self._recipes, self._texts, requests, self.devices)
+        return estimating.lines(self._choice.recipes, self._texts, requests, self.devices)
 
     def arrange(self, requests: Sequence[ImageRequest]) -> Sequence[ImageRequest]:
         """Those whose embeddings have one shape side by side: only these are drawn together."""
@@ -178,16 +171,18 @@ class DiffusersSource:
     def prepare(self, requests: Sequence[ImageRequest]) -> None:
         """Encode the texts that are not in the cache, each alone and each once."""
         self._check(requests)
-        for own, texts in zip(self._recipes, self._texts, strict=True):
+        for own, texts in zip(self._choice.recipes, self._texts, strict=True):
             pairs = [own.pair(request) for request in requests if request.prompt]
             missing = [] if texts.misfit else texts.missing(pairs)
             if missing:
                 self._let_go()
                 from isekai.sources.diffusers import stages
 
-                device = "cpu" if self._usually.text_device == "cpu" else self.devices[0]
+                self._kinds.clear()
+                stages.use(self._threads)
+                where = self._choice.text_device
                 size = requests[0].size
-                self.encoded += stages.encode(own, texts, missing, size=size, device=device)
+                self.encoded += stages.encode(own, texts, missing, size=size, device=where)
 
     def draw(self, requests: Sequence[ImageRequest]) -> Iterator[Picture | Rejected]:
         """In batches of what fits and pays; see `isekai.sources.diffusers.batching`."""
@@ -206,7 +201,8 @@ class DiffusersSource:
     def _alike(self, requests: Sequence[ImageRequest], start: int) -> Sequence[ImageRequest]:
         """Those that can be drawn together, from `start` on."""
         kind = self._kind(requests[start])
-        rest = islice(requests, start, start + (self._pace.size if self._pace else 1))
+        most = self._pace.size if self._pace else self._batch or 1
+        rest = islice(requests, start, start + most)
         return list(takewhile(lambda request: self._kind(request) == kind, rest))
 
     def _drawn(self, alike: Sequence[ImageRequest]) -> list[Picture | Rejected]:
@@ -217,7 +213,7 @@ class DiffusersSource:
         try:
             pictures = painter.paint(batch)
         except Gone:
-            self.prepare(batch)
+            self.prepare(batch)  # which finds it missing now
             return []
         except Exception as error:
             if not batching.is_out_of_memory(error):
@@ -238,88 +234,18 @@ class DiffusersSource:
     @cached_property
     def _shelf(self) -> Shelf:
         """A folder that is shared by all copies, if only for as long as this process lives."""
-        if self._cache is False:
-            self._passing = TemporaryDirectory(prefix="isekai-embeddings-")
-            return Shelf(Path(self._passing.name))
-        return Shelf(usual() if self._cache is True else self._cache)
-
-    @cached_property
-    def _origin(self) -> origin.Origin:
-        return self._found(self._preset)
-
-    @cached_property
-    def _usually(self) -> memory.Memory:
-        """The plan for a picture of the usual size on a card that nobody else uses.
-
-        What pixels depend on is taken from it, and so does not change with what else is going on.
-        """
-        return self._planned(self.size, alone=True)
-
-    def _planned(self, size: int, *, alone: bool = False, **settled: Any) -> memory.Memory:
-        origin, device, guidance = self._origin, self.devices[0], self._preset.guidance
-        free, total = devices.memory(device)
-        refined = self._refined.component_bytes() if self._refined else {}
-        beside = {f"{name}_2": size for name, size in refined.items() if not reads(name)}
-        return memory.plan(
-            {**origin.component_bytes(), **beside},
-            device=device,
-            free_bytes=total if alone else free,
-            total=total,
-            size_px=size,
-            dtype=self._preset.dtype if "dtype" in self._asked else None,
-            gpu_dtype=self._preset.dtype,
-            widths=None if origin.commit else origin.component_widths(),  # the same before a fetch
-            decoder=str(sizes.config(origin, "vae").get("_class_name", "")),
-            guided=guidance is None or guidance > 1,
-            **{**self._memory_options, **settled},
-        )
-
-    @cached_property
-    def _recipe(self) -> Recipe:
-        plan = self._usually
-        return Recipe(
-            preset=self._preset,
-            origin=self._origin,
-            dtype=plan.dtype,
-            quantise=plan.quantise,
-            tiled=plan.vae_tiling,
-            lora=lora.find(self._lora) if self._lora else None,
-            trust_remote_code=self._trust,
-            asked=self._asked,
-        )
-
-    @cached_property
-    def _refiner(self) -> Recipe | None:
-        """What draws the last steps; it is run as the first model is."""
-        if self._refined is None:
-            return None
-        return replace(self._recipe, origin=self._refined, lora=None)
-
-    @cached_property
-    def _refined(self) -> origin.Origin | None:
-        if not self._preset.refiner:
-            return None
-        own = presets.resolve(self._preset.refiner)
-        return self._found(replace(self._preset, repo=own.repo, revision=own.revision))
-
-    def _found(self, preset: presets.Preset) -> origin.Origin:
-        return origin.find(
-            preset.repo,
-            preset.revision,
-            variant=preset.variant,
-            trust_remote_code=self._trust,
-        )
-
-    @property
-    def _recipes(self) -> list[Recipe]:
-        return [self._recipe, *([self._refiner] if self._refiner else [])]
+        if self._cache is not False:
+            return Shelf(usual() if self._cache is True else self._cache)
+        passing = Shelf(Path(mkdtemp(prefix="isekai-embeddings-")))
+        weakref.finalize(passing, shutil.rmtree, passing.folder, ignore_errors=True)
+        return passing
 
     @cached_property
     def _texts(self) -> list[Texts]:
         """Those of the model and, if there is one, of the refiner."""
         return [
             Texts(shelf=self._shelf, identity=own.identity(), guidance=own.preset.guidance)
-            for own in self._recipes
+            for own in self._choice.recipes
         ]
 
     def _ready(self, batch: Sequence[ImageRequest]) -> "tuple[Painter, batching.Pace]":
@@ -327,15 +253,11 @@ class DiffusersSource:
         if self._painter is None or self._pace is None:
             from isekai.sources.diffusers import stages
 
-            usual = self._usually
-            plan = self._planned(batch[0].size, quantise=usual.quantise, tiling=usual.vae_tiling)
-            self._pace = batching.Pace(limit=plan.batch_limit, fixed=self._batch)
+            stages.use(self._threads)
+            plan = self._choice.plan(batch[0].size)
+            self._pace = self._pace or batching.Pace(limit=plan.batch_limit, fixed=self._batch)
             self._painter = stages.painter(
-                self._recipes,
-                self._texts,
-                plan,
-                scored=self._safety,
-                threads=self._threads,
+                self._choice.recipes, self._texts, plan, scored=self._safety
             )
         return self._painter, self._pace
 
@@ -346,7 +268,7 @@ class DiffusersSource:
                     model=self.revision,
                     device=devices.called(self.devices[0]),
                     size=size,
-                    steps=self._preset.steps,
+                    steps=self._choice.preset.steps,
                     seconds=seconds,
                 )
             )
@@ -359,10 +281,16 @@ class DiffusersSource:
 
     def _kind(self, request: ImageRequest) -> object:
         """Equal for what can be drawn together."""
-        pairs = [own.pair(request) for own in self._recipes]
+        own = request.prompt, request.concept.negative_prompt, request.size
+        if own in self._kinds:
+            return self._kinds[own]
+        pairs = [each.pair(request) for each in self._choice.recipes]
         shapes = [texts.shape(pair) for texts, pair in zip(self._texts, pairs, strict=True)]
-        return bool(request.prompt), request.size, pairs[0].negative is None, *shapes
+        kind = (not request.prompt, request.size, pairs[0].negative is None, *shapes)
+        if None not in shapes:  # an embedding that isn't there yet may come
+            self._kinds[own] = kind
+        return kind
 
     def _check(self, requests: Sequence[ImageRequest]) -> None:
         for size in dict.fromkeys(request.size for request in requests):
-            sizes.check(self._origin, size)
+            sizes.check(self._choice.origin, size)

@@ -50,7 +50,6 @@ class Shelf:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._notes: dict[str, object] = {}
         self._shapes: dict[str, Shape] = {}
         self._recent: OrderedDict[str, Embedding] = OrderedDict()
 
@@ -88,18 +87,16 @@ class Shelf:
 
     def note(self, name: str) -> object | None:
         """What was noted under this name; None if nothing was, or it can't be read any more."""
-        if name not in self._notes:
-            path = self._note(name)
-            try:
-                with explained(path):
-                    self._notes[name] = json.loads(path.read_bytes())
-            except (FileNotFoundError, ValueError):
-                return None
-        return self._notes[name]
+        path = self._note(name)
+        try:
+            with explained(path):
+                note: object = json.loads(path.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return note
 
     def put_note(self, name: str, note: object) -> None:
         write_json(self._note(name), note)
-        self._notes[name] = note
 
     @contextmanager
     def alone(self, *keys: str) -> Iterator[None]:

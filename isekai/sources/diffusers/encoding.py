@@ -89,8 +89,9 @@ class Encoder:
 
         To see that, another prompt is encoded that is due anyway; the same again if there is none.
         """
-        own = call.texts_of("prompt", pairs[0])
-        pair = next((p for p in pairs if call.texts_of("prompt", p) != own), pairs[0])
+        due = self._due(call, "prompt", pairs)
+        others = [other for other in due if other.prompt != pairs[0].prompt]
+        pair = next(iter(others), pairs[0])
         alone = self._ask(call, call.texts_of("prompt", pair), guided=False)
         if len(alone) != len(answer):
             raise Misfit("what it answers has another form without guidance")

@@ -3,15 +3,17 @@
 import importlib
 import inspect
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from isekai.errors import IsekaiError, did_you_mean
+from isekai.errors import DataError, IsekaiError, did_you_mean
 from isekai.files import read_json
+from isekai.sources.diffusers.batching import is_out_of_memory
 from isekai.sources.diffusers.layout import INDEX
 from isekai.sources.diffusers.origin import Origin
 
@@ -125,14 +127,28 @@ def free(pipeline: Any) -> None:
 
 
 def component(model: Model, name: str) -> Any:
-    """One component alone, on the CPU."""
+    """One component alone, on the CPU; DataError where a part of its weights is missing.
+
+    `transformers` would fill the gap with random numbers and say so in its log.
+    """
     import torch
 
     kind = _class(model, name)
-    given: dict[str, Any] = {}
-    if issubclass(kind, torch.nn.Module):
-        given = {"dtype": getattr(torch, model.dtype), "use_safetensors": True}
-    return kind.from_pretrained(model.origin.folder / name, local_files_only=True, **given)
+    home = model.origin.folder / name
+    with _told(model), quiet():
+        if not issubclass(kind, torch.nn.Module):
+            return kind.from_pretrained(home, local_files_only=True)
+        varied = any(part.varied for part in model.origin.layout.components if part.name == name)
+        network, info = kind.from_pretrained(
+            home,
+            dtype=getattr(torch, model.dtype),
+            variant=model.origin.variant if varied else None,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    _refuse_gaps(home, info["missing_keys"])
+    return network
 
 
 def _load(model: Model, parts: Mapping[str, Any], quantise: Any = None) -> Any:
@@ -144,7 +160,10 @@ def _load(model: Model, parts: Mapping[str, Any], quantise: Any = None) -> Any:
     given = {**{name: value for name, value in extra.items() if name in accepted}, **parts}
     if quantise is not None:
         given["quantization_config"] = quantise
-    with quiet():
+    for name in model.components:
+        if name not in given and _is_of_transformers(_module(model, name)):
+            given[name] = component(model, name)
+    with _told(model), quiet():
         pipeline = kind.from_pretrained(
             str(model.origin.folder),
             dtype=getattr(torch, model.dtype),
@@ -154,10 +173,39 @@ def _load(model: Model, parts: Mapping[str, Any], quantise: Any = None) -> Any:
             trust_remote_code=model.trust_remote_code,
             **given,
         )
+    for name, part in pipeline.components.items():
+        if name not in given and isinstance(part, torch.nn.Module):
+            gaps = [key for key, weights in part.named_parameters() if weights.is_meta]
+            _refuse_gaps(model.origin.folder / name, gaps)
     pipeline.set_progress_bar_config(disable=True)
     if model.scheduler:
         pipeline.scheduler = _scheduler(model.scheduler, pipeline.scheduler)
     return pipeline
+
+
+@contextmanager
+def _told(model: Model) -> Iterator[None]:
+    """What the libraries say of files that they can't load, as one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        told = " ".join(str(error).split())
+        raise DataError(
+            f"{model.origin.model}: can't be loaded ({told[:300]}); get the whole model anew, or "
+            "newer versions of diffusers and transformers"
+        ) from error
+
+
+def _refuse_gaps(home: Path, missing: Collection[str]) -> None:
+    if missing:
+        raise DataError(
+            f"{home}: {len(missing)} tensors are missing, such as {min(missing)}; get the whole "
+            "model anew"
+        )
 
 
 def _scheduler(name: str, present: Any) -> Any:
@@ -192,6 +240,12 @@ def _module(model: Model, name: str) -> type[Any] | None:
 
     found = _class(model, name)
     return found if inspect.isclass(found) and issubclass(found, torch.nn.Module) else None
+
+
+def _is_of_transformers(kind: type[Any] | None) -> bool:
+    from transformers import PreTrainedModel
+
+    return kind is not None and issubclass(kind, PreTrainedModel)
 
 
 def _empty(model: Model, name: str, kind: type[Any]) -> Any:

@@ -16,7 +16,7 @@ from isekai.sources.diffusers.decoding import Decoder
 from isekai.sources.diffusers.reading import Reader
 from isekai.sources.diffusers.recipe import Recipe
 from isekai.sources.diffusers.safety import Safety
-from isekai.sources.diffusers.texts import Pair, Texts
+from isekai.sources.diffusers.texts import Pair
 from isekai.types import ImageRequest
 
 
@@ -36,12 +36,6 @@ class Stage:
         given = calling.arguments(self.pipeline, self.recipe, pairs, size) | more
         with noise.governed(self.pipeline.scheduler, own), calling.explained(self.pipeline):
             return self.pipeline(generator=list(own), **given).images
-
-
-def stage(recipe: Recipe, pipeline: Any, texts: Texts | None, device: Any) -> Stage:
-    """`texts` without a misfit, or None for a pipeline that is whole."""
-    reader = Reader(pipeline, texts, device) if texts else None
-    return Stage(recipe, pipeline, reader)
 
 
 class Painter:

@@ -1,6 +1,8 @@
 """The two stages: text encoders that come and go, and then a painter that stays loaded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +12,16 @@ from isekai.errors import IsekaiError
 from isekai.sources.diffusers import batching, calling, devices, loading, lora, placing, safety
 from isekai.sources.diffusers.encoding import Encoder
 from isekai.sources.diffusers.memory import Memory
-from isekai.sources.diffusers.painting import Painter, stage
+from isekai.sources.diffusers.painting import Painter, Stage
+from isekai.sources.diffusers.reading import Reader
 from isekai.sources.diffusers.recipe import Recipe, name
 from isekai.sources.diffusers.texts import Asking, Misfit, Pair, Texts
+
+
+def use(threads: int) -> None:
+    """So many of the processor's for each operation; 0 leaves it to torch."""
+    if threads:
+        torch.set_num_threads(threads)
 
 
 def encode(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], *, size: int, device: str) -> int:
@@ -26,23 +35,15 @@ def encode(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], *, size: int, de
     progress.tell(f"{name(recipe.origin)}: encoding the texts of {len(pairs)} prompts")
     pipeline = loading.text_half(recipe.model)
     try:
-        if recipe.lora and recipe.lora.texts:
-            lora.apply(recipe.lora, pipeline, texts=True)
-        placing.move_texts(pipeline, device)
-        encoder = Encoder(
-            pipeline, texts, torch.device(device), lambda pair: _begun(pipeline, recipe, pair, size)
-        )
-        try:
+        with _room(device, "the text encoders"):
+            if recipe.lora and recipe.lora.texts:
+                lora.apply(recipe.lora, pipeline, texts=True)
+            placing.move_texts(pipeline, device)
+            begin = partial(_begun, pipeline, recipe, size)
+            encoder = Encoder(pipeline, texts, torch.device(device), begin)
             encoder.encode(pairs)
-        except Misfit as misfit:
-            return _misfit(recipe, texts, pairs, str(misfit))
-        except Exception as error:
-            if not batching.is_out_of_memory(error):
-                raise
-            raise IsekaiError(
-                f"out of memory on {device} with the text encoders alone; take a profile for a "
-                "smaller card (-o memory=8g)"
-            ) from None
+    except Misfit as misfit:
+        return _misfit(recipe, texts, pairs, str(misfit))
     finally:
         loading.free(pipeline)
     if encoder.cut:
@@ -58,7 +59,6 @@ def painter(
     memory: Memory,
     *,
     scored: bool,
-    threads: int,
 ) -> Painter:
     """The model, and the refiner behind it, ready to draw what is encoded.
 
@@ -66,24 +66,40 @@ def painter(
     """
     progress.tell(memory.told())
     device = memory.device
-    if threads:
-        torch.set_num_threads(threads)
-    stages = []
-    for recipe, own in zip(recipes, texts, strict=True):
-        recipe.origin.fetch()
-        load = loading.whole if own.misfit else loading.image_half
-        pipeline = load(recipe.model, placing.quantisation(recipe))
-        if own.misfit:
-            told = f"keeps its text encoder loaded while it draws: {own.misfit}"
-            progress.tell(f"{name(recipe.origin)}: {told}")
-        if recipe.lora:
-            fuse = recipe.quantise == "none"
-            lora.apply(recipe.lora, pipeline, texts=bool(own.misfit), images=True, fuse=fuse)
-        placing.place(pipeline, memory, device)
-        stages.append(stage(recipe, pipeline, None if own.misfit else own, torch.device(device)))
+    with _room(device, "the model"):
+        stages = [_stage(recipe, own, memory) for recipe, own in zip(recipes, texts, strict=True)]
     model = recipes[0].model
     checker = safety.Safety(model, device) if scored and safety.has_checker(model) else None
     return Painter(stages, device, safety=checker, made=_made(device), seeded=not memory.compile)
+
+
+def _stage(recipe: Recipe, texts: Texts, memory: Memory) -> Stage:
+    """A pipeline where it draws: without its text encoders, unless it can't do without them."""
+    recipe.origin.fetch()
+    load = loading.whole if texts.misfit else loading.image_half
+    pipeline = load(recipe.model, placing.quantisation(recipe))
+    if texts.misfit:
+        told = f"keeps its text encoder loaded while it draws: {texts.misfit}"
+        progress.tell(f"{name(recipe.origin)}: {told}")
+    if recipe.lora:
+        fuse = recipe.quantise == "none"
+        lora.apply(recipe.lora, pipeline, texts=bool(texts.misfit), images=True, fuse=fuse)
+    placing.place(pipeline, memory, memory.device)
+    reader = None if texts.misfit else Reader(pipeline, texts, torch.device(memory.device))
+    return Stage(recipe, pipeline, reader)
+
+
+@contextmanager
+def _room(device: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if not batching.is_out_of_memory(error):
+            raise
+        raise IsekaiError(
+            f"out of memory on {device} with {what} alone; take a profile for a smaller card "
+            "(-o memory=8g), or stop what else needs its memory"
+        ) from None
 
 
 def _misfit(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], why: str) -> int:
@@ -92,7 +108,7 @@ def _misfit(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], why: str) -> in
     return 0
 
 
-def _begun(pipeline: Any, recipe: Recipe, pair: Pair, size: int) -> dict[str, Any]:
+def _begun(pipeline: Any, recipe: Recipe, size: int, pair: Pair) -> dict[str, Any]:
     """Arguments for an image that is never drawn."""
     arguments = calling.arguments(pipeline, recipe, [pair], size)
     takes = calling.parameters(pipeline)

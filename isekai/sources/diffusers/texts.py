@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
 from isekai.files import parse, plain, sha256
@@ -99,6 +99,7 @@ class Texts:
     """Everything that embeddings depend on besides the texts and the arguments of the calls."""
     guidance: float | None
     """How hard images are pulled to the prompt; what a pipeline asks for depends on it."""
+    _learnt: dict[bool, Asking] = field(default_factory=dict, compare=False, repr=False)
 
     def name(self, negative: bool) -> str:
         """Of the note that says what is asked for; pipelines look whether guidance is above 1."""
@@ -107,11 +108,18 @@ class Texts:
 
     def asking(self, negative: bool) -> Asking | None:
         """With a negative prompt or without; None as long as no one has listened."""
-        note = self.shelf.note(self.name(negative))
-        return None if note is None else parse(Asking, note, "what a pipeline asks for")
+        if negative not in self._learnt:
+            note = self.shelf.note(self.name(negative))
+            if note is None:
+                return None
+            self._learnt[negative] = parse(Asking, note, "what a pipeline asks for")
+        return self._learnt[negative]
 
     def learn(self, negative: bool, asking: Asking) -> None:
-        self.shelf.put_note(self.name(negative), plain(asking))
+        """For everyone; a misfit for this process alone, since the next may know better."""
+        self._learnt[negative] = asking
+        if not asking.misfit:
+            self.shelf.put_note(self.name(negative), plain(asking))
 
     def key(self, call: Call, role: Role, pair: Pair) -> str:
         return _digest(self.identity, role, call.texts_of(role, pair), call.options)
