@@ -1,5 +1,6 @@
 """Pictures from diffusion models: what plain diffusers would draw, whatever the batch and order."""
 
+import inspect
 import json
 import math
 import pickle
@@ -274,7 +275,7 @@ def test_a_lora_is_taken_from_a_folder_and_must_go_with_the_model(tmp_path_facto
     own = of("flux", tmp_path_factory, lora=str(file.parent))
     assert own.settings["lora"]["name"] == file.name
     assert np.abs(drawn(own, requests(1))[0] - plain(own, requests(1)[0])).mean() > 1
-    with pytest.raises(IsekaiError, match=r"lora '.*' does not go with this model"):
+    with pytest.raises(IsekaiError, match=r"lora '.*' can't be loaded into this model"):
         list(of("sd15", tmp_path_factory, lora=str(file)).draw(requests(1)))
     for given, told in (
         ("missing.safetensors", "no such file"),
@@ -493,8 +494,6 @@ def rewrites(self, prompt=None, negative_prompt=None, **given):
 def test_a_pipeline_whose_texts_cannot_be_encoded_apart_keeps_its_text_encoder_and_says_so(
     tmp_path, tmp_path_factory, monkeypatch, capsys
 ):
-    import inspect
-
     base = loading.library().StableDiffusionPipeline
     rewrites.__signature__ = inspect.signature(base.__call__)
     folder = odd("Rewriting", tmp_path, tmp_path_factory, monkeypatch, __call__=rewrites)
@@ -531,6 +530,56 @@ def test_a_pipeline_that_gives_its_embeddings_in_another_form_keeps_its_text_enc
     assert "Wrapping: keeps its text encoder loaded" in capsys.readouterr().err
     for a, b in zip(pictures, drawn(of("sd15", tmp_path_factory), requests(2)), strict=True):
         assert np.abs(a - b).max() <= 1
+
+
+def test_a_pipeline_that_only_gives_finished_pictures_is_taken_at_its_word(
+    tmp_path, tmp_path_factory, monkeypatch
+):
+    base = loading.library().StableDiffusionPipeline
+
+    def call(self, *args, output_type="pil", **given):
+        return base.__call__(self, *args, output_type="pil", **given)
+
+    plain = inspect.signature(base.__call__)
+    kept = [value for name, value in plain.parameters.items() if name != "output_type"]
+    call.__signature__ = plain.replace(parameters=kept)
+    folder = odd("Finished", tmp_path, tmp_path_factory, monkeypatch, __call__=call)
+    pictures = drawn(source(folder, batch=2), requests(2))
+    for a, b in zip(pictures, drawn(of("sd15", tmp_path_factory), requests(2)), strict=True):
+        assert np.abs(a - b).max() <= 1
+
+
+# ---------------------------------------------------------------- what takes other machines
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"offload": "model"}, {"offload": "group"}, {"dtype": "float16"}, {"compile": True}],
+)
+def test_a_gpu_draws_the_same_picture_from_the_same_noise(options, tmp_path_factory, first_noise):
+    wanted = requests(2)
+    given = {"dtype": "float32", "batch": 2, **options}
+    there = drawn(of("flux", tmp_path_factory, devices="cuda:0", **given), wanted)
+    noise_there = [latents.float().cpu() for latents in first_noise]
+    first_noise.clear()
+    here = drawn(of("flux", tmp_path_factory, batch=2), wanted)
+    half = options.get("dtype") == "float16"
+    for a, b, p, q in zip(noise_there, first_noise, there, here, strict=True):
+        assert torch.equal(a, b) or half
+        assert np.abs(p - q).mean() <= (4 if half else 1)
+
+
+@pytest.mark.slow
+def test_a_compiled_denoiser_draws_the_same_picture(tmp_path_factory, request):
+    if "slow" not in request.config.getoption("markexpr"):
+        pytest.skip("compiles for a minute; run with -m slow")
+    wanted = requests(2)
+    plain = drawn(of("sd15", tmp_path_factory, batch=2), wanted)
+    compiled = drawn(of("sd15", tmp_path_factory, batch=2, compile=True), wanted)
+    for a, b in zip(compiled, plain, strict=True):
+        assert np.abs(a - b).max() <= 2
 
 
 # ---------------------------------------------------------------- what it is

@@ -37,6 +37,15 @@ PROMPTS = ("a snail", "a snail with a shell of knitted wool, in the rain", "a sn
 NEGATIVES = ("blurred", "text, watermark")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """Of several threads on busy cores, each waits for the slowest."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def recipe_of(kind: str, tmp_path_factory, **changes) -> Recipe:
     folder = pipelines.built(kind, tmp_path_factory)
     preset = presets.resolve(

@@ -86,7 +86,7 @@ def apply(
                 pipeline.set_adapters(_ADAPTER, lora.scale)
     except (ValueError, RuntimeError, KeyError) as error:
         told = " ".join(str(error).split())[:200]
-        raise IsekaiError(f"lora '{lora.given}' does not go with this model: {told}") from None
+        raise IsekaiError(f"lora '{lora.given}' can't be loaded into this model: {told}") from None
 
 
 def _leave(*args: Any, **given: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -35,7 +36,8 @@ class Stage:
             self.reader.begin(pairs)
         given = calling.arguments(self.pipeline, self.recipe, pairs, size) | more
         with noise.governed(self.pipeline.scheduler, own), calling.explained(self.pipeline):
-            return self.pipeline(generator=list(own), **given).images
+            images = self.pipeline(generator=list(own), **given).images
+        return images if isinstance(images, torch.Tensor) else _pixels(images)
 
 
 class Painter:
@@ -146,6 +148,13 @@ class Painter:
                 f"no picture of the first two batches is finite in {self._dtype}: try {what}, or "
                 "fetch the model anew"
             )
+
+
+def _pixels(images: Any) -> torch.Tensor:
+    """[N, 3, H, W] of a pipeline that gives pictures or arrays, whatever it is asked for."""
+    arrays = [np.asarray(image, np.float32) for image in images]
+    scale = 255 if isinstance(images[0], Image.Image) else 1
+    return torch.from_numpy(np.stack(arrays) / scale).permute(0, 3, 1, 2)
 
 
 def _images(pixels: Any) -> list[Image.Image]:

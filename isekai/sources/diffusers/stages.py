@@ -66,6 +66,8 @@ def painter(
     """
     progress.tell(memory.told())
     device = memory.device
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)  # some kernels and quantisers go where no one told them
     with _room(device, "the model"):
         stages = [_stage(recipe, own, memory) for recipe, own in zip(recipes, texts, strict=True)]
     model = recipes[0].model
