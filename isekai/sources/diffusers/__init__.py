@@ -32,7 +32,7 @@ from isekai.sources.diffusers import (
 from isekai.sources.diffusers.choice import Choice
 from isekai.sources.diffusers.embedding_cache import Shelf, usual
 from isekai.sources.diffusers.texts import Gone, Texts
-from isekai.types import ImageRequest
+from isekai.types import DigitalSource, ImageRequest
 
 if TYPE_CHECKING:
     from isekai.sources.diffusers.painting import Painter
@@ -53,6 +53,7 @@ class DiffusersSource:
 
     processes = True
     gates = ("flat", "duplicate")
+    digital_source: DigitalSource = "trainedAlgorithmicMedia"
     """What needs no model of its own; these pictures can be grey, and can be the same twice."""
 
     def __init__(
