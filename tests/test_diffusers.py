@@ -17,7 +17,15 @@ import torch
 from isekai import files, plugins
 from isekai.errors import DataError, IsekaiError, PluginError
 from isekai.protocols import Accelerated, Estimating, ImageSource, Picture, Rejected, Suggesting
-from isekai.sources.diffusers import DiffusersSource, loading, noise, presets
+from isekai.sources.diffusers import (
+    DiffusersSource,
+    devices,
+    estimating,
+    loading,
+    noise,
+    presets,
+    speeds,
+)
 from isekai.sources.diffusers.decoding import Decoder
 from isekai.types import Concept, ImageRequest
 from tests import parts, pipelines
@@ -667,6 +675,32 @@ def test_an_estimate_tells_texts_and_hours_and_knows_how_fast_it_was(tmp_path_fa
     lines = own.estimate(wanted)
     assert "0 of 6 pairs" in lines[0]
     assert re.search(r"about 0.0 hours on .* for 6 images of 64 pixels \(as fast as", lines[-1])
+
+
+def test_hours_on_a_known_card_are_reckoned_until_it_has_drawn(tmp_path_factory, monkeypatch):
+    monkeypatch.setattr(devices, "called", lambda device: "NVIDIA H100 80GB HBM3")
+    own = of("flux", tmp_path_factory, steps=10, guidance=3.5)
+    line = own.estimate(requests(6))[-1]
+    assert re.search(r"about 0\.0 hours on NVIDIA H100 .* 40% of 989 TFLOP/s", line)
+    stored = own._choice.origin.component_bytes()["transformer"]
+    once = 2 * (stored / 2) * (64 / 16) ** 2
+    assert estimating._operations(own._choice.recipe, 64) == once * 10 * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "teraflops"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA A10G", None),
+        ("NVIDIA L4", 121),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA GeForce RTX 4090", 165),
+        ("NVIDIA RTX A1000", None),
+        ("AMD EPYC", None),
+    ],
+)
+def test_cards_are_told_apart_by_whole_words(name, teraflops):
+    assert speeds.peak(name) == (teraflops and teraflops * 1e12)
 
 
 def test_a_dry_run_loads_no_torch(tmp_path_factory):

@@ -21,8 +21,8 @@ Kind = Literal["rows", "list", "bare"]
 Shape = tuple[tuple[str, str, tuple[int, ...]], ...]
 """Of each tensor the position and kind, its type and its size: what has to agree in a batch."""
 
-RECENT = 256
-"""Embeddings kept in memory: 1 GB of the longest (512 x 4096 in bfloat16), mostly far less."""
+RECENT = 128
+"""Embeddings kept in memory: half a GB of the longest (512 x 4096 in bfloat16), mostly far less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,10 @@ class Shelf:
             return self._recent[key]
         path = self.path(key)
         with explained(path):
-            embedding = _unpacked(key, path.read_bytes()) if path.exists() else None
+            try:
+                embedding = _unpacked(key, path.read_bytes())
+            except FileNotFoundError:
+                embedding = None
             if embedding is None:
                 self._shapes.pop(key, None)
                 path.unlink(missing_ok=True)

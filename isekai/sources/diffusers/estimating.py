@@ -11,8 +11,7 @@ from isekai.sources.diffusers.texts import Pair, Texts
 from isekai.types import ImageRequest
 
 USED = 0.4
-"""The share of its peak that a card reaches while denoising: between the third and the half that
-large batches of transformers and small ones of UNets come to."""
+"""The share of its peak that a card is taken to reach: a guess, until something was drawn on it."""
 
 STEPS = 50
 """Where nothing says how many; most pipelines then take so many."""

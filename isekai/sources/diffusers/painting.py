@@ -21,7 +21,7 @@ from isekai.sources.diffusers.texts import Pair
 from isekai.types import ImageRequest
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """One pipeline of those that follow each other."""
 

@@ -1,5 +1,6 @@
 """How long an image took here before, for estimates."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +13,7 @@ _CARDS = {
     "H200": 989,
     "A100": 312,
     "L40S": 362,
+    "L40": 181,
     "L4": 121,
     "A10": 125,
     "RTX 5090": 209,
@@ -20,7 +22,7 @@ _CARDS = {
     "T4": 65,
     "V100": 125,
 }
-"""A word of a card's name -> TFLOP/s in 16 bits without sparsity, from its maker's data sheet."""
+"""What a card's name holds -> TFLOP/s in 16 bits without sparsity, from its maker's data sheet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,8 +58,8 @@ def known(model: str, device: str, size: int, steps: int | None) -> float | None
 
 def peak(device: str) -> float | None:
     """Floating-point operations a second in 16 bits at most; None for an unknown card."""
-    words = sorted(_CARDS, key=len, reverse=True)
-    return next((_CARDS[word] * 1e12 for word in words if word in device), None)
+    found = [peak for card, peak in _CARDS.items() if re.search(rf"\b{card}\b", device)]
+    return found[0] * 1e12 if found else None
 
 
 def _path(model: str, device: str, size: int, steps: int | None) -> Path:

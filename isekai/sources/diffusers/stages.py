@@ -54,11 +54,7 @@ def encode(recipe: Recipe, texts: Texts, pairs: Sequence[Pair], *, size: int, de
 
 
 def painter(
-    recipes: Sequence[Recipe],
-    texts: Sequence[Texts],
-    memory: Memory,
-    *,
-    scored: bool,
+    recipes: Sequence[Recipe], texts: Sequence[Texts], memory: Memory, *, scored: bool
 ) -> Painter:
     """The model, and the refiner behind it, ready to draw what is encoded.
 
@@ -88,11 +84,12 @@ def _stage(recipe: Recipe, texts: Texts, memory: Memory) -> Stage:
         lora.apply(recipe.lora, pipeline, texts=bool(texts.misfit), images=True, fuse=fuse)
     placing.place(pipeline, memory, memory.device)
     reader = None if texts.misfit else Reader(pipeline, texts, torch.device(memory.device))
-    return Stage(recipe, pipeline, reader)
+    return Stage(recipe=recipe, pipeline=pipeline, reader=reader)
 
 
 @contextmanager
 def _room(device: str, what: str) -> Iterator[None]:
+    """A lack of memory that no smaller batch can mend, as one line."""
     try:
         yield
     except Exception as error:
