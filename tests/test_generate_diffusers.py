@@ -123,12 +123,12 @@ def workers_of(pid: int) -> list[int]:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
 def test_workers_that_are_killed_at_random_leave_the_same_set_of_images(tmp_path_factory):
     folder = pipelines.built("sd15", tmp_path_factory)
-    how = {"per_concept": 12, "options": {"batch": 1}}
+    how = {"per_concept": 8, "options": {"batch": 1}}
     draw(folder, "whole", **how)
-    command = [*words(folder), "--workers=2", "--out=chaos", "--per-concept=12"]
+    command = [*words(folder), "--workers=2", "--out=chaos", "--per-concept=8"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     rng, killed = random.Random(7), 0
-    while process.poll() is None and killed < 3:
+    while process.poll() is None and killed < 2:
         time.sleep(rng.uniform(0.05, 0.3))
         rows = Path("chaos/ledger.jsonl")
         drawn = rows.read_bytes().count(b"\n") if rows.exists() else 0
@@ -138,7 +138,7 @@ def test_workers_that_are_killed_at_random_leave_the_same_set_of_images(tmp_path
             killed += 1
     _, told = process.communicate(timeout=240)
     assert process.returncode == 0, told
-    assert killed >= 2
+    assert killed == 2
     assert told.count("a worker process died; another one takes up its images") >= 2
     assert ids("chaos") == ids("whole")
 
