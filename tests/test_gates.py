@@ -141,11 +141,11 @@ def test_limits_of_the_flat_gate_are_options_and_senseless_ones_are_refused():
 def test_the_same_picture_stored_otherwise_is_a_repeat_and_other_views_are_not():
     first, second = drawn(1), drawn(2)
     images = [first, second, stored(first, 60), second.resize((70, 70)), drawn(3)]
-    found = Duplicate().repeats(images)
-    assert list(found) == [2, 3]
-    assert found[2].reason.startswith("the same picture as the one at position 0: ")
-    assert found[3].reason.startswith("the same picture as the one at position 1: ")
-    assert found[2].scores == {
+    found = Duplicate().repeats(zip("abcde", images, strict=True))
+    assert list(found) == ["c", "d"]
+    assert found["c"].reason.startswith("the same picture as a: ")
+    assert found["d"].reason.startswith("the same picture as b: ")
+    assert found["c"].scores == {
         "duplicate.distance": distances(
             perceptual_hash(first)[None], perceptual_hash(stored(first, 60))[None]
         )[0, 0]
@@ -154,27 +154,29 @@ def test_the_same_picture_stored_otherwise_is_a_repeat_and_other_views_are_not()
 
 def test_a_single_picture_passes_the_duplicate_gate():
     assert Duplicate().judge(request(), drawn(1)).reason == ""
-    assert Duplicate().repeats([]) == Duplicate().repeats([drawn(1)]) == {}
+    assert Duplicate().repeats([]) == Duplicate().repeats([("a", drawn(1))]) == {}
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=8), st.integers(0, HASH_BITS - 1))
 def test_every_repeat_is_near_a_kept_one_before_it_and_no_two_kept_are_near(numbers, distance):
     images = [stored(drawn(number), 20 + 9 * place) for place, number in enumerate(numbers)]
-    found = Duplicate(distance).repeats(iter(images))
+    found = Duplicate(distance).repeats((str(place), image) for place, image in enumerate(images))
     hashes = np.array([perceptual_hash(image) for image in images])
     apart = distances(hashes, hashes)
-    kept = [place for place in range(len(images)) if place not in found]
-    for place, judged in found.items():
-        before = [other for other in kept if other < place]
-        assert judged.scores["duplicate.distance"] == apart[place, before].min() <= distance
+    kept = [place for place in range(len(images)) if str(place) not in found]
+    for name, judged in found.items():
+        before = [other for other in kept if other < int(name)]
+        bits = apart[int(name), before]
+        assert judged.scores["duplicate.distance"] == bits.min() <= distance
+        assert f"the same picture as {before[bits.argmin()]}: " in judged.reason
     assert all(apart[a, b] > distance for a in kept for b in kept if a < b)
 
 
 def test_the_distance_of_the_duplicate_gate_is_an_option():
     gate = plugins.build("gates", "duplicate:255")
     assert json.loads(json.dumps(gate.settings)) == {"distance": 255, "bits": 256}
-    assert list(gate.repeats([drawn(1), drawn(2)])) == [1]
+    assert list(gate.repeats([("a", drawn(1)), ("b", drawn(2))])) == ["b"]
     with pytest.raises(PluginError, match="from 0 to 255, given 256"):
         Duplicate(256)
 

@@ -131,11 +131,12 @@ def test_of_pictures_that_are_alike_the_first_stays_and_the_others_are_told(buil
     if not isinstance(gate, Comparing):
         pytest.skip("it compares no pictures")
     images = [image for _, image in drawings[:3]]
-    once = gate.repeats(images)
-    assert 0 not in once
-    twice = gate.repeats(iter([*images, *images]))
-    assert {place: twice[place] for place in twice if place < 3} == once
-    assert {3, 4, 5} <= set(twice)
+    first, again = (list(zip(names, images, strict=True)) for names in ("abc", "def"))
+    once = gate.repeats(first)
+    assert "a" not in once
+    twice = gate.repeats(iter([*first, *again]))
+    assert {name: twice[name] for name in twice if name in "abc"} == once
+    assert {*"def"} <= set(twice) <= {*"bcdef"}
     assert all(judgement.reason and "\n" not in judgement.reason for judgement in twice.values())
-    assert gate.repeats(iter([*images, *images])) == twice
+    assert gate.repeats(iter([*first, *again])) == twice
     assert gate.repeats([]) == {}
