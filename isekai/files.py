@@ -103,11 +103,17 @@ class Journal:
             self._file.truncate(data.rfind(b"\n") + 1)
 
     def append(self, rows: Sequence[object]) -> None:
+        """Whole, or not at all: what was written of it is taken off again if it fails."""
         data = "".join(_line(row) for row in rows).encode()
         with explained(self._path):
-            while data:
-                data = data[self._file.write(data) :]
-            os.fsync(self._file.fileno())
+            before = os.fstat(self._file.fileno()).st_size
+            try:
+                while data:
+                    data = data[self._file.write(data) :]
+                os.fsync(self._file.fileno())
+            except BaseException:
+                self._file.truncate(before)
+                raise
 
     def __enter__(self) -> "Journal":
         return self

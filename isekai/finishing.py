@@ -16,8 +16,11 @@ from isekai.types import ImageRequest
 THREADS = 4
 """A PNG of 1024 pixels takes 0.17 s: four threads keep up with 20 a second."""
 
-BACKLOG = 64
-"""Pictures that may wait, 200 MB at 1024 pixels; then drawing waits."""
+BACKLOG = 32
+"""Pictures that may wait; then drawing waits. So many are still finished when a run is stopped."""
+
+BACKLOG_PIXELS = 2**26
+"""The same in pixels: 200 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,8 @@ def finish_all(
         waiting: deque[Future[None]] = deque()
         for request, picture in drawn:
             waiting.append(pool.submit(work, request, picture))
-            while waiting and (waiting[0].done() or len(waiting) > BACKLOG):
+            most = max(threads, min(BACKLOG, BACKLOG_PIXELS // request.size**2))
+            while waiting and (waiting[0].done() or len(waiting) > most):
                 waiting.popleft().result()
         for future in waiting:
             future.result()

@@ -96,6 +96,9 @@ def plan(
         asked_for = specs.select(catalog.groups(), groups)
     else:
         asked_for = specs.load(spec, groups)
+    for gate in judges.values():
+        if isinstance(gate, Knowing):
+            gate.inform(asked_for)
     count = per_concept or (sys.maxsize if catalog else PER_CONCEPT)
     requests = tuple(
         ImageRequest(
@@ -193,11 +196,11 @@ def draw(work: Plan, *, out: Path, workers: int | None = None, force: bool = Fal
             progress.tell(f"{out}: complete, nothing to do")
         else:
             ledger.settle()
-            before, started = len(ledger.records()), time.monotonic()
-            _draw(work, ledger, out, workers)
+            started = time.monotonic()
+            drawn = _draw(work, ledger, out, workers)
             ledger.finish()
             images, seconds = len(ledger.records()), time.monotonic() - started
-            progress.tell(f"{out}: {images - before} drawn in {seconds:.1f} s, {images} in all")
+            progress.tell(f"{out}: {drawn} drawn in {seconds:.1f} s, {images} in all")
     _tell_refusals(work, ledger, out)
     return out
 
@@ -225,14 +228,11 @@ def forecast(work: Plan) -> str:
     )
 
 
-def _draw(work: Plan, ledger: Ledger, out: Path, workers: int | None) -> None:
-    """Round after round: what a gate turns down is drawn again in the next."""
-    missing = ledger.missing()
+def _draw(work: Plan, ledger: Ledger, out: Path, workers: int | None) -> int:
+    """Round after round: what a gate turns down is drawn again in the next. How many were drawn."""
+    missing, drawn = ledger.missing(), 0
     concepts = {request.concept.id for request in work.requests}
     done = len(ledger.records()) + len(ledger.refusals())
-    for gate in work.gates.values():
-        if isinstance(gate, Knowing):
-            gate.inform(work.groups)
     with (
         _closing(work.gates.values()),
         Drawing(work.source, images=len(missing), workers=workers) as drawing,
@@ -240,20 +240,23 @@ def _draw(work: Plan, ledger: Ledger, out: Path, workers: int | None) -> None:
     ):
         threads = 1 if drawing.workers == 1 and work.source.processes else THREADS
         while True:
-            if missing:
+            while missing:  # until every place is filled or given up
                 with ledger.growing() as add:
 
                     def keep(finished: Finished, add: Callable[[Finished], None] = add) -> None:
                         add(finished)
-                        advance(0 if finished.again else 1)
+                        tried = finished.request.attempt + 1
+                        advance(0 if finished.again and tried < work.tries else 1)
 
                     finish_all(work, drawing.draw(missing), keep, threads=threads)
+                drawn += len(missing)
+                missing = ledger.missing()
             turned = _compare(work, ledger, out, concepts)
             ledger.turn_down(turned)
-            advance(-len(turned))
             missing = ledger.missing()
+            advance(-len(missing))
             if not missing:
-                break
+                return drawn
             concepts = {request.concept.id for request in missing}
 
 
@@ -271,7 +274,7 @@ def _closing(gates: Iterable[Gate]) -> Iterator[None]:
 def _compare(
     work: Plan, ledger: Ledger, out: Path, concepts: Collection[str]
 ) -> list[tuple[ImageRecord, Judgement]]:
-    """What the comparing gates turn down, now that each concept has all its pictures of the round.
+    """What the comparing gates turn down, now that every place is filled or given up.
 
     Pictures are compared in the order of their index, whenever they were drawn, so that the outcome
     depends neither on workers nor on interruptions.
@@ -282,10 +285,11 @@ def _compare(
             continue
         for concept in sorted(concepts):
             rows = [row for row in ledger.records() if row.concept == concept]
-            repeats = gate.repeats(decode((out / row.path).read_bytes()) for row in rows)
-            for position, judgement in repeats.items():
+            by_path = {row.path: row for row in rows}
+            repeats = gate.repeats((path, decode((out / path).read_bytes())) for path in by_path)
+            for path, judgement in repeats.items():
                 told = replace(judgement, reason=f"{name}: {judgement.reason}")
-                turned.setdefault(rows[position].path, (rows[position], told))
+                turned.setdefault(path, (by_path[path], told))
     return list(turned.values())
 
 

@@ -85,6 +85,22 @@ class Lanes:
     def _work(self, task: Task, chunks: Sequence[Chunk]) -> Iterator[tuple[ImageRequest, Drawn]]:
         todo = deque(chunk for chunk in chunks if chunk)
         deaths: dict[tuple[str, int], int] = {}
+        with self._emptied():
+            yield from self._loop(task, todo, deaths)
+
+    @contextmanager
+    def _emptied(self) -> Iterator[None]:
+        """Leave no lane with work of which the answers would come to the next question."""
+        try:
+            yield
+        finally:
+            for lane in self._lanes:
+                if lane.pending:
+                    lane.take_back()
+
+    def _loop(
+        self, task: Task, todo: deque[Chunk], deaths: dict[tuple[str, int], int]
+    ) -> Iterator[tuple[ImageRequest, Drawn]]:
         while todo or any(lane.pending for lane in self._lanes):
             for _ in range(_AHEAD):  # a chunk for everyone before a second one for anyone
                 for lane in self._lanes:
@@ -97,8 +113,10 @@ class Lanes:
                     message = lane.receive()
                 except (EOFError, OSError):
                     left = lane.take_back()
-                    _count(deaths, left[0])
+                    _count(deaths, left[0], begun=lane.begun)
                     todo.extendleft(reversed([chunk for chunk in left if chunk]))
+                    continue
+                if message.ready:
                     continue
                 if message.error is not None:
                     message.error.add_note(message.told)
@@ -119,23 +137,35 @@ class _Lane:
         self._threads = threads
         self._process: BaseProcess | None = None
         self.end: Connection
+        self.begun = False
+        """True when the process has taken the source."""
 
     def submit(self, task: Task, chunk: Chunk) -> None:
-        if self._process is None:
-            self.end, theirs = _SPAWN.Pipe()
-            self._process = _SPAWN.Process(
-                target=_serve, args=(self._source, theirs), name="isekai-lane"
-            )
-            with _spawning(self._threads):
-                self._process.start()
-            theirs.close()
         self.pending.append(deque(chunk))
         with suppress(OSError):  # if it has died, `receive` finds that out
+            if self._process is None:
+                self._start()
             self.end.send((task, chunk))
+
+    def _start(self) -> None:
+        """The source goes through the pipe, where a process that dies before it has it is noticed.
+
+        As an argument of the process it would be waited for in vain, with Ctrl-C held off.
+        """
+        end, theirs = _SPAWN.Pipe()
+        process = _SPAWN.Process(target=_serve, args=(theirs,), name="isekai-lane")
+        try:
+            with _spawning(self._threads):
+                process.start()
+        finally:
+            theirs.close()
+        self.end, self._process, self.begun = end, process, False
+        self.end.send(self._source)
 
     def receive(self) -> "_Message":
         """EOFError or OSError where the process has died."""
         message: _Message = self.end.recv()
+        self.begun = True
         return message
 
     def take_back(self) -> list[Chunk]:
@@ -158,10 +188,16 @@ class _Lane:
             self._process = None
 
 
-def _count(deaths: dict[tuple[str, int], int], chunk: Chunk) -> None:
+def _count(deaths: dict[tuple[str, int], int], chunk: Chunk, *, begun: bool) -> None:
     """Count a death over the first image that had not come back."""
-    key = (chunk[0].concept.id, chunk[0].index) if chunk else ("", 0)
+    key = (chunk[0].concept.id, chunk[0].index) if chunk and begun else ("", 0)
     deaths[key] = deaths.get(key, 0) + 1
+    if deaths[key] >= DEATHS and not begun:
+        raise IsekaiError(
+            f"{DEATHS} worker processes died before their first image, perhaps for want of memory: "
+            "try --workers 1; a script that calls isekai has to do so below "
+            "`if __name__ == '__main__':`"
+        )
     if deaths[key] >= DEATHS:
         raise IsekaiError(
             f"{DEATHS} worker processes died, one after the other, over the same image, perhaps "
@@ -197,13 +233,28 @@ def _spawning(threads: int) -> Iterator[None]:
 class _Message(NamedTuple):
     """A picture; what went wrong, with its traceback; or, with neither, the end of a chunk."""
 
+    ready: bool = False
+    """The worker has its source: nothing else is told."""
     picture: Drawn | None = None
     error: BaseException | None = None
     told: str = ""
 
 
-def _serve(source: ImageSource, end: Connection) -> None:
-    """Do what is asked until the parent hangs up."""
+def _serve(end: Connection) -> None:
+    """Take a source, then do what is asked until the parent hangs up."""
+    with suppress(BrokenPipeError, ConnectionResetError):
+        try:
+            source: ImageSource = end.recv()
+        except EOFError:
+            return
+        except Exception as error:
+            end.send(_Message(error=_sendable(error), told=traceback.format_exc()))
+            return
+        end.send(_Message(ready=True))
+        _serve_with(source, end)
+
+
+def _serve_with(source: ImageSource, end: Connection) -> None:
     asked: SimpleQueue[tuple[Task, Chunk] | None] = SimpleQueue()
     threading.Thread(target=_listen, args=(end, asked), daemon=True).start()
     while (work := asked.get()) is not None:
@@ -212,7 +263,7 @@ def _serve(source: ImageSource, end: Connection) -> None:
                 end.send(_Message(picture=picture))
             end.send(_Message())
         except (BrokenPipeError, ConnectionResetError):
-            return
+            raise
         except Exception as error:
             end.send(_Message(error=_sendable(error), told=traceback.format_exc()))
 

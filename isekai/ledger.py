@@ -14,7 +14,7 @@ from isekai import files
 from isekai.errors import DataError
 from isekai.finishing import Finished
 from isekai.plan import Plan
-from isekai.protocols import Judgement
+from isekai.protocols import Judgement, Knowing
 from isekai.types import Concept, Group, ImageRecord, ImageRequest
 
 REJECTED = "rejected.jsonl"
@@ -41,6 +41,11 @@ class Refusal:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
+def is_aside(path: str) -> bool:
+    """Whether a drawing that was turned down may be kept there."""
+    return bool(_ASIDE.fullmatch(path))
+
+
 Row = ImageRecord | Refusal
 Key = tuple[str, int]
 """A concept's id and an index."""
@@ -58,7 +63,7 @@ class Ledger:
         self._records: dict[Key, ImageRecord] = {}
         self._refused: dict[Key, dict[int, Refusal]] = {}
         self._dropped: list[Row] = []
-        before = self._concepts_before()
+        before, changed = self._before()
         differences: dict[str, None] = {}
         extra: list[ImageRecord] = []
         for row in self._read():
@@ -67,6 +72,8 @@ class Ledger:
             if request:
                 request = plan.again(request, row.attempt)
             found = _differences(plan, request, row, before.get(row.concept)) if request else []
+            if request and request.concept.group in changed:
+                found.append(f"what its gates know of {request.concept.group} has changed")
             if isinstance(row, Refusal):  # one that no longer holds is no loss
                 if request and not found:
                     self._refused.setdefault(key, {})[row.attempt] = row
@@ -130,11 +137,7 @@ class Ledger:
         """Make the folder hold the rows that stay, and nothing that says otherwise."""
         (self._out / "manifest.json").unlink(missing_ok=True)
         self._write_rows()
-        kept = {row.path for row in self._records.values()}
-        kept |= {row.path for row in self._turned_down() if row.path}
-        for row in self._dropped:
-            if row.path and row.path not in kept:
-                (self._out / row.path).unlink(missing_ok=True)
+        self._sweep()
         files.write_json(self._out / "groups.json", self._plan.groups)
 
     @contextmanager
@@ -182,6 +185,7 @@ class Ledger:
     def finish(self) -> None:
         """Put the rows in order and write the manifest: from now on the folder is whole."""
         self._write_rows()
+        self._sweep()
         manifest = {
             "kind": "images",
             "complete": True,
@@ -223,7 +227,7 @@ class Ledger:
         path = self._out / REJECTED
         refused = files.read_jsonl(path, Refusal)
         for row in refused:
-            if row.path is not None and not _ASIDE.fullmatch(row.path):
+            if row.path is not None and not is_aside(row.path):
                 raise DataError(f"{path}: '{row.path}' is not the path of a rejected drawing")
         yield from refused
         taken_back = {(row.concept, row.index, row.attempt) for row in refused}
@@ -236,10 +240,15 @@ class Ledger:
             else:
                 yield record
 
-    def _concepts_before(self) -> dict[str, Concept]:
+    def _before(self) -> tuple[dict[str, Concept], set[str]]:
+        """Concepts of the rows that are there, and groups that a gate would now see otherwise."""
         path = self._out / "groups.json"
         groups = files.read_json(path, tuple[Group, ...]) if path.exists() else ()
-        return {concept.id: concept for group in groups for concept in group.concepts}
+        then = {group.id: _known(group) for group in groups}
+        knowing = any(isinstance(gate, Knowing) for gate in self._plan.gates.values())
+        now = {group.id: _known(group) for group in self._plan.groups} if knowing else {}
+        changed = {id for id, known in now.items() if id in then and known != then[id]}
+        return {concept.id: concept for group in groups for concept in group.concepts}, changed
 
     def _is_intact(self, record: ImageRecord) -> bool:
         path = self._out / record.path
@@ -274,6 +283,16 @@ class Ledger:
             **given,
         )
 
+    def _sweep(self) -> None:
+        """Remove images that no row speaks of: what was dropped, or left behind by a kill."""
+        known = {row.path for row in self._records.values()}
+        known |= {row.path for row in self._turned_down() if row.path}
+        for pattern, ours in (("*/*/*.*", _PATH), ("rejected/*/*/*.*", _ASIDE)):
+            for path in self._out.glob(pattern):
+                name = path.relative_to(self._out).as_posix()
+                if ours.fullmatch(name) and name not in known:
+                    path.unlink()
+
     def _write_rows(self) -> None:
         """The refusals first: an image that was taken back must not come up again."""
         if self._turned_down():
@@ -296,6 +315,11 @@ def _differences(plan: Plan, request: ImageRequest, row: Row, before: Concept | 
         if old.get(key) != new.get(key):
             found.append(f"{key} {old.get(key)}, now {new.get(key)}")
     return found
+
+
+def _known(group: Group) -> list[tuple[object, ...]]:
+    """What a gate can know of a group."""
+    return [(c.id, c.name, c.role, c.definition, c.parents) for c in group.concepts]
 
 
 def _drawn_from(concept: Concept) -> tuple[object, ...]:

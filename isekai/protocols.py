@@ -165,8 +165,11 @@ class Knowing(Protocol):
 class Comparing(Protocol):
     """A gate that compares the pictures of a concept with each other."""
 
-    def repeats(self, images: "Iterable[Image]") -> Mapping[int, Judgement]:
-        """Position -> why it is turned down. Of two that are alike the later one goes."""
+    def repeats(self, images: "Iterable[tuple[str, Image]]") -> Mapping[str, Judgement]:
+        """Of pictures with their names: name -> why it is turned down.
+
+        Of two that are alike the later one goes.
+        """
 
 
 @runtime_checkable

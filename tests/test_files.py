@@ -232,3 +232,31 @@ def test_json_beyond_all_measure_is_told_in_one_line(tmp_path, text):
         (tmp_path / name).write_text(text + "\n")
         with pytest.raises(DataError, match="not JSON"):
             read(tmp_path / name, dict[str, object])
+
+
+def test_a_row_that_fails_half_way_is_taken_off_again(tmp_path):
+    """On a full disk the first bytes of a row are written, the others not."""
+    path = tmp_path / "rows.jsonl"
+
+    class Short:
+        def __init__(self, file) -> None:
+            self._file, self._left = file, 1
+
+        def __getattr__(self, name: str):
+            return getattr(self._file, name)
+
+        def write(self, data: bytes) -> int:
+            if self._left:
+                self._left = 0
+                return self._file.write(data[:5])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with files.Journal(path) as journal:
+        journal.append([{"row": 1}])
+        whole = journal._file
+        journal._file = Short(whole)
+        with pytest.raises(DataError, match="the disk is full"):
+            journal.append([{"row": 2}])
+        journal._file = whole
+        journal.append([{"row": 3}])
+    assert path.read_text() == '{"row":1}\n{"row":3}\n'

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import PicklingError
 
 import numpy as np
 import pytest
@@ -402,6 +403,30 @@ def test_workers_that_keep_dying_end_the_run_in_one_line_and_it_goes_on_later():
     assert content("images") == content("whole")
 
 
+@pytest.mark.parametrize("weight", [0, 300_000])
+def test_workers_that_die_before_their_first_image_are_told_apart(weight):
+    """A script without a guard: each worker runs it again and dies of that."""
+    script = f"""
+from pathlib import Path
+from pickle import PicklingError
+from isekai import generate
+generate.run(source="tiny", options={{"weight": {weight}}}, spec=Path("spec"), size=32, workers=2)
+"""
+    Path("script.py").write_text(script)
+    ended = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
+    assert "3 worker processes died before their first image" in ended.stderr
+    assert ended.returncode == 1
+    draw(options={"weight": weight}, workers=2)
+
+
+def test_a_source_that_cannot_be_handed_to_a_worker_says_why():
+    class Local(type(generate.choose("tiny").source)):
+        pass
+
+    with pytest.raises((AttributeError, PicklingError), match="Local"):
+        draw(source=Local(), workers=2)
+
+
 # ---------------------------------------------------------------- gates
 
 
@@ -475,6 +500,40 @@ def test_killed_between_gates_and_redraws_it_goes_on_to_the_same_bytes():
         process.communicate()
     draw("killed", gates=["even", "apart"], tries=12, per_concept=8)
     assert content("killed") == content("whole")
+
+
+def test_what_a_gate_cannot_judge_is_told_before_anything_is_touched():
+    draw()
+    before = content("images")
+    without('definition = "x"', 'definition = "odd"')
+    for force in (False, True):
+        with pytest.raises(DataError, match="ab/ab-one is defined as odd"):
+            draw(gates=["knows"], force=force)
+    assert content("images") == before
+
+
+def test_what_a_gate_knows_is_part_of_the_request():
+    draw(gates=["knows"])
+    without('definition = "x"', 'definition = "y"')
+    with pytest.raises(DataError, match="what its gates know of ab has changed"):
+        draw(gates=["knows"])
+    times = {row.path: row.drawn_at for row in ledger()}
+    draw(gates=["knows"], force=True)
+    changed = {row.path for row in ledger() if times[row.path] != row.drawn_at}
+    assert {path.partition("/")[0] for path in changed} == {"ab"}
+
+
+def test_images_that_no_row_speaks_of_are_removed_and_other_files_are_not():
+    draw(per_concept=2)
+    orphans = [Path("images/ab/ab-one/0007.png"), Path("images/rejected/ab/ab-one/0001-0.png")]
+    for path in orphans:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"left behind by a kill")
+    Path("images/ab/ab-one/notes.txt").touch()
+    Path("images/manifest.json").unlink()
+    draw(per_concept=2)
+    assert not any(path.exists() for path in orphans)
+    assert Path("images/ab/ab-one/notes.txt").exists()
 
 
 def test_a_kill_while_images_are_taken_back_loses_nothing(monkeypatch):

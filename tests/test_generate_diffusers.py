@@ -61,6 +61,8 @@ def test_every_kind_of_pipeline_draws_and_tells_how(kind, tmp_path_factory):
         assert metadata.digital_source(data) == "trainedAlgorithmicMedia"
         assert row.settings["steps"] == 2
         assert {"device", "seconds"} <= row.made.keys()
+        assert row.made["called"]["num_inference_steps"] == 2
+        assert isinstance(row.made["called"]["guidance_scale"], float | None)
         assert row.prompt == spec.expand(
             next(c for g in spec.load(None, "cactihog") for c in g.concepts if c.id == row.concept),
             row.index,

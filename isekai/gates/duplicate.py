@@ -35,29 +35,29 @@ class Duplicate:
     def judge(self, request: ImageRequest, image: Image.Image) -> Judgement:
         return Judgement()
 
-    def repeats(self, images: Iterable[Image.Image]) -> Mapping[int, Judgement]:
-        """Position -> why it goes: the first is kept, each next one if it is near none kept.
+    def repeats(self, images: Iterable[tuple[str, Image.Image]]) -> Mapping[str, Judgement]:
+        """Name -> why it goes: the first is kept, each next one if it is near none kept.
 
         Pictures are looked at one by one and not held. `duplicate.distance` counts bits.
         """
-        kept: list[int] = []
+        kept: list[str] = []
         hashes: list[NDArray[np.uint64]] = []
         found = {}
-        for position, image in enumerate(images):
+        for name, image in images:
             own = perceptual_hash(image)
             if hashes:
                 bits = distances(own[None], np.stack(hashes))[0]
                 nearest = int(bits.argmin())
                 if bits[nearest] <= self._distance:
-                    found[position] = self._repeat(kept[nearest], int(bits[nearest]))
+                    found[name] = self._repeat(kept[nearest], int(bits[nearest]))
                     continue
-            kept.append(position)
+            kept.append(name)
             hashes.append(own)
         return found
 
-    def _repeat(self, earlier: int, bits: int) -> Judgement:
+    def _repeat(self, earlier: str, bits: int) -> Judgement:
         return Judgement(
             {"duplicate.distance": float(bits)},
-            f"the same picture as the one at position {earlier}: {bits} of {HASH_BITS} bits of "
+            f"the same picture as {earlier}: {bits} of {HASH_BITS} bits of "
             f"their perceptual hashes differ, more than {self._distance} are wanted",
         )

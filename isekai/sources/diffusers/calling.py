@@ -36,14 +36,28 @@ def arguments(pipeline: Any, recipe: Recipe, pairs: Sequence[Pair], size: int) -
         given["negative_prompt"] = [pair.negative for pair in pairs]
         if "negative_prompt" not in takes and "negative_prompts" in recipe.asked:
             raise IsekaiError(f"{type(pipeline).__name__} takes no negative prompts")
-    guidance = preset.guidance_argument or "guidance_scale"
-    for key, name in {**_NAMES, "guidance": guidance}.items():
+    for key, name in {**_NAMES, "guidance": _guidance(recipe)}.items():
         value = getattr(preset, key)
         if value is not None and name in takes:
             given[name] = value
         elif value is not None and key in recipe.asked:
             raise IsekaiError(f"{type(pipeline).__name__} has no use for {key}; leave it out")
     return {name: value for name, value in given.items() if name in takes}
+
+
+def numbers(pipeline: Any, recipe: Recipe) -> dict[str, object]:
+    """Steps, guidance and the like as they take effect: those given, else the pipeline's own."""
+    takes = inspect.signature(pipeline.__call__).parameters
+    found = {}
+    for key, name in {**_NAMES, "guidance": _guidance(recipe)}.items():
+        if name in takes:
+            value = getattr(recipe.preset, key)
+            found[name] = takes[name].default if value is None else value
+    return found
+
+
+def _guidance(recipe: Recipe) -> str:
+    return recipe.preset.guidance_argument or "guidance_scale"
 
 
 @contextmanager

@@ -68,7 +68,9 @@ def painter(
         stages = [_stage(recipe, own, memory) for recipe, own in zip(recipes, texts, strict=True)]
     model = recipes[0].model
     checker = safety.Safety(model, device) if scored and safety.has_checker(model) else None
-    return Painter(stages, device, safety=checker, made=_made(device), seeded=not memory.compile)
+    called = calling.numbers(stages[0].pipeline, recipes[0])
+    made = {**_made(device), "called": called}
+    return Painter(stages, device, safety=checker, made=made, seeded=not memory.compile)
 
 
 def _stage(recipe: Recipe, texts: Texts, memory: Memory) -> Stage:

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from isekai.errors import DataError
 from isekai.protocols import Judgement, Rejected
-from isekai.types import ImageRequest
+from isekai.types import Group, ImageRequest
 
 
 class TinySource:
@@ -25,11 +26,14 @@ class TinySource:
         fail: bool = False,
         tone: int = 255,
         processes: bool = True,
+        weight: int = 0,
     ) -> None:
-        """`wait` seconds an image; `refuse` an index; `die` as often as the file `die` has bytes."""
+        """`wait` seconds an image; `refuse` an index; `die` as often as that file has bytes;
+        `weight` bytes go with each copy."""
         self._wait, self._refuse, self._die, self._fail = wait, refuse, die, fail
         self.settings = {"tone": tone}
         self.processes = processes
+        self._weight = bytes(weight)
 
     def draw(self, requests: Sequence[ImageRequest]) -> Iterator[Image.Image | Rejected]:
         for request in requests:
@@ -61,6 +65,21 @@ class Even:
         return Judgement({"even.red": float(red)}, f"{red} is odd" if odd else "")
 
 
+class Knows:
+    """A gate that has to know the definitions; concepts that have the word `odd` are no good."""
+
+    settings: Mapping[str, object] = {}
+
+    def inform(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            for concept in group.concepts:
+                if "odd" in concept.definition:
+                    raise DataError(f"{concept.id} is defined as odd")
+
+    def judge(self, request: ImageRequest, image: Image.Image) -> Judgement:
+        return Judgement()
+
+
 class Apart:
     """A gate that compares: no two pictures of a concept begin with nearly the same red."""
 
@@ -69,14 +88,14 @@ class Apart:
     def judge(self, request: ImageRequest, image: Image.Image) -> Judgement:
         return Judgement()
 
-    def repeats(self, images: Iterable[Image.Image]) -> Mapping[int, Judgement]:
+    def repeats(self, images: Iterable[tuple[str, Image.Image]]) -> Mapping[str, Judgement]:
         taken: list[int] = []
         found = {}
-        for position, image in enumerate(images):
+        for name, image in images:
             red = image.getpixel((0, 0))[0]
             near = [other for other in taken if abs(other - red) < 12]
             if near:
-                found[position] = Judgement({"apart.red": float(red)}, f"{red} is near {near[0]}")
+                found[name] = Judgement({"apart.red": float(red)}, f"{red} is near {near[0]}")
             else:
                 taken.append(red)
         return found
