@@ -131,16 +131,13 @@ def generate(
 ) -> None:
     """Draw the images of a spec; run again, it goes on where it stopped."""
     from isekai import generate as step
-    from isekai import plugins
 
-    named = {"model": model, "memory": memory}
-    given = {name: value for name, value in named.items() if value is not None}
     work = step.plan(
         groups=groups,
         spec=spec,
         source=source,
-        options={**plugins.options(option or []), **given},
-        gates=None if gate is None else [name for name in gate if name != "none"],
+        options=_options(option, model=model, memory=memory),
+        gates=gate,
         tries=tries,
         per_concept=per_concept,
         size=size,
@@ -180,15 +177,14 @@ def preview(
     ] = False,
 ) -> None:
     """Show a few images of each concept on one sheet, to tune prompts by."""
-    from isekai import generate, plugins
+    from isekai import generate
     from isekai import preview as step
 
-    given = {} if model is None else {"model": model}
     wanted = step.Wanted(
-        chosen=generate.choose(source, {**plugins.options(option or []), **given}),
+        chosen=generate.choose(source, _options(option, model=model)),
         groups=groups,
         spec=spec,
-        gates=None if gate is None else [name for name in gate if name != "none"],
+        gates=gate,
         per_concept=per_concept,
         size=size,
         seed=seed,
@@ -718,6 +714,20 @@ def demo(
     _show(made / "run")
     _show(made / "controls")
     typer.echo(demonstration.summary(made))
+
+
+def _options(pairs: list[str] | None, **named: str | None) -> dict[str, object]:
+    """What follows `-o`, and options that have a flag of their own."""
+    from isekai import plugins
+    from isekai.errors import IsekaiError
+
+    options = plugins.options(pairs or [])
+    for name, value in named.items():
+        if value is not None and options.setdefault(name, value) != value:
+            raise IsekaiError(
+                f"--{name} {value} and -o {name}={options[name]} contradict each other"
+            )
+    return options
 
 
 def main() -> None:

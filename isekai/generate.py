@@ -90,7 +90,7 @@ def plan(
     suggested = built if isinstance(built, Suggesting) else None
     size = size or (suggested.size if suggested else SIZE)
     names = suggested.gates if suggested and gates is None else gates or ()
-    judges = {name.partition(":")[0].partition("?")[0]: _gate(name) for name in names}
+    judges = _gates(names)
     catalog = built if isinstance(built, Catalog) else None
     if catalog and spec is None:
         asked_for = specs.select(catalog.groups(), groups)
@@ -206,7 +206,7 @@ def draw(work: Plan, *, out: Path, workers: int | None = None, force: bool = Fal
 
 
 def forecast(work: Plan) -> str:
-    """What `work` would draw: counts, what it takes, and every prompt."""
+    """What `work` would draw: every prompt, and then counts and what it takes."""
     concepts = list(dict.fromkeys(request.concept.id for request in work.requests))
     pixels = sum(request.size**2 for request in work.requests)
     spent = work.source.estimate(work.requests) if isinstance(work.source, Estimating) else ()
@@ -217,13 +217,13 @@ def forecast(work: Plan) -> str:
             prompts[told] = prompts.get(told, 0) + 1
     return "\n".join(
         [
+            *(told if count == 1 else f"{told} (x{count})" for told, count in prompts.items()),
             f"{len(work.requests)} images of {len(concepts)} concepts in {len(work.groups)} groups",
             f"source: {work.name} ({work.why}), {work.source.model}",
             f"gates: {', '.join(work.gates) or 'none'}",
             f"disk: about {pixels * BYTES_PER_PIXEL[work.format] / 1e6:.0f} MB",
             *spent,
             f"{len(prompts)} distinct prompts" if prompts else "no prompts",
-            *(told if count == 1 else f"{told} (x{count})" for told, count in prompts.items()),
         ]
     )
 
@@ -309,11 +309,20 @@ def _tell_refusals(work: Plan, ledger: Ledger, out: Path) -> None:
         )
 
 
-def _gate(text: str) -> Gate:
-    """A gate from `name:argument?option=value&option=value`."""
-    spec, _, query = text.partition("?")
-    gate: Gate = plugins.build("gates", spec, plugins.options(query.split("&")) if query else None)
-    return gate
+def _gates(texts: Sequence[str]) -> dict[str, Gate]:
+    """Name -> gate, from texts of the form `name:argument?option=value&option=value`."""
+    found: dict[str, Gate] = {}
+    for text in texts:
+        spec, _, query = text.partition("?")
+        name = spec.partition(":")[0]
+        if name in found:
+            raise IsekaiError(f"the gate '{name}' is asked for twice; once is enough")
+        if name == "none" and len(texts) > 1:
+            raise IsekaiError("the gate 'none' stands alone, but others are given with it")
+        if name != "none":
+            options = plugins.options(query.split("&")) if query else None
+            found[name] = plugins.build("gates", spec, options)
+    return found
 
 
 def _usual() -> tuple[str, str]:

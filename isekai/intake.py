@@ -88,7 +88,12 @@ def read(folder: Path) -> Images:
             rejected.append(Rejection.of(record, "file is not the one in the ledger"))
         else:
             rows.append(Row(record, concepts[record.concept]))
-    identity = [groups, request, rejected, [replace(row.record, drawn_at="", made={}) for row in rows]]
+    identity = [
+        groups,
+        request,
+        rejected,
+        [replace(row.record, drawn_at="", made={}) for row in rows],
+    ]
     return Images(
         folder=folder,
         groups=groups,

@@ -174,3 +174,10 @@ def test_the_demo_leaves_a_folder_of_other_things_alone(tmp_path):
     assert ended.returncode == 1
     assert "holds 'mine.txt'" in ended.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_flag_and_an_option_that_contradict_each_other_are_refused(spec):
+    words = ("generate", "--spec", spec, "--source", "diffusers", "--dry-run")
+    told = isekai(*words, "--model", "one", "-o", "model=two")
+    assert told.returncode == 1
+    assert told.stderr == "isekai: --model one and -o model=two contradict each other\n"

@@ -638,6 +638,8 @@ def test_two_runs_in_one_folder_do_not_mix():
         ({"groups": "abb"}, "no group is called 'abb'; did you mean 'ab'"),
         ({"source": "tinny"}, "no source is called 'tinny'; did you mean 'tiny'"),
         ({"gates": ["evem"]}, "no gate is called 'evem'; did you mean 'even'"),
+        ({"gates": ["even", "even"]}, "the gate 'even' is asked for twice; once is enough"),
+        ({"gates": ["none", "even"]}, "'none' stands alone, but others are given with it"),
         ({"gates": ["even?party=1"]}, "gate 'even' has no option 'party'; did you mean 'parity'"),
         ({"tries": 0}, "0 tries; at least 1"),
         ({"spec": Path("none")}, "no group files"),
@@ -661,8 +663,9 @@ def test_the_source_and_the_reason_for_it_are_told(capsys):
     draw()
     assert "24 images from the source 'tiny' (as asked)" in capsys.readouterr().err
     told = generate.forecast(generate.plan(spec=Path("spec"), source="tiny", per_concept=3))
-    assert told.splitlines()[0] == "12 images of 4 concepts in 2 groups"
-    assert "ab/ab-one: a " in told
+    assert told.splitlines()[0].startswith("ab/ab-one: a ")
+    assert "12 images of 4 concepts in 2 groups\nsource: tiny (as asked), tiny\ngates: none" in told
+    assert told.splitlines()[-1] == "8 distinct prompts"
 
 
 def test_a_terminal_shows_a_bar_and_a_file_does_not():
