@@ -310,7 +310,10 @@ def test_the_question_is_an_option_and_what_depends_on_answers_is_in_the_setting
         ({"question": "Is it good?"}, "the question names no {definition}"),
         ({"minimum": 1.5}, "a minimum from 0 to 1, given 1.5"),
         ({"minimum": float("nan")}, "a minimum from 0 to 1, given nan"),
-        ({"sed": 3}, "model 'chance' has no option 'sed'; did you mean 'seed'?"),
+        ({"minimun": 0.6}, "gate 'vqa' has no option 'minimun'; did you mean 'minimum'?"),
+        ({"sed": 3}, "gate 'vqa' has no option 'sed'; did you mean 'seed'?"),
+        ({"xyz": 3}, "gate 'vqa' has no option 'xyz'; known: minimum, model, question, seed"),
+        ({"seed": "x"}, "model 'chance': option seed='x': "),
     ],
 )
 def test_senseless_options_of_the_vqa_gate_are_refused(options, told):
@@ -501,7 +504,10 @@ def test_other_models_of_pictures_and_texts_judge_too(folder):
         ("dino", {}, "embeds no texts; give a model that does, such as CLIP or SigLIP"),
         ("clip", {"margin": -0.1}, "a margin from 0 to 2 and a minimum from -1 to 1, given -0.1"),
         ("clip", {"minimum": 3}, "given 0 and 3"),
-        ("clip", {"devise": "cpu"}, "has no option 'devise'; did you mean 'device'?"),
+        ("clip", {"margn": 0.1}, "gate 'clip' has no option 'margn'; did you mean 'margin'?"),
+        ("clip", {"devise": "cpu"}, "gate 'clip' has no option 'devise'; did you mean 'device'?"),
+        ("clip", {"options": 1}, "gate 'clip' has no option 'options'; known: batch, device, "),
+        ("clip", {"device": "abacus"}, "'abacus'"),
     ],
 )
 def test_what_the_clip_gate_can_not_work_with_is_refused(kind, options, told, folder):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from isekai import plugins
 from isekai.errors import PluginError
-from isekai.gates import wording
+from isekai.gates import passed_on, wording
 from isekai.protocols import Embedder, Judgement, TextEmbedder
 from isekai.types import Concept, Group, ImageRequest
 
@@ -50,6 +50,7 @@ class Clip:
                 "gate 'clip' takes a margin from 0 to 2 and a minimum from -1 to 1, "
                 f"given {margin:g} and {minimum:g}"
             )
+        passed_on.refuse_unknown(options, "clip", Clip, "embedders", embedder)
         self._name = embedder
         self._margin = margin
         self._minimum = minimum

@@ -10,7 +10,7 @@ from PIL import Image
 from isekai import plugins
 from isekai.errors import IsekaiError, PluginError
 from isekai.files import plain, sha256
-from isekai.gates import wording
+from isekai.gates import passed_on, wording
 from isekai.images import encode
 from isekai.protocols import Closing, Concurrent, Judgement, ModelAdapter
 from isekai.scoring import malformed, outcome
@@ -44,6 +44,7 @@ class Vqa:
             raise PluginError(f"gate 'vqa': the question names no {THING}: {question!r}")
         if not 0 <= minimum <= 1:
             raise PluginError(f"gate 'vqa' takes a minimum from 0 to 1, given {minimum:g}")
+        passed_on.refuse_unknown(options, "vqa", Vqa, "adapters", model)
         self._model = model
         self._question = question
         self._minimum = minimum
