@@ -1,21 +1,25 @@
 """The verify step: holds an images folder to its ledger, and draws some of it again."""
 
+import io
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 from isekai import files, intake, metadata, plugins, progress
 from isekai import spec as specs
 from isekai.errors import IsekaiError
-from isekai.images import UnreadableImage
+from isekai.images import FORMATS, UnreadableImage
 from isekai.intake import Images
-from isekai.ledger import REJECTED, Refusal
+from isekai.ledger import REJECTED, Refusal, is_aside
 from isekai.parquet import Row
 from isekai.redrawing import Redrawn, redraw, source_of
+from isekai.types import ImageRecord
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -158,7 +162,9 @@ def _of_files(found: Images) -> Iterator[Problem]:
         if row.path is not None:
             yield Problem(path=row.path, what=row.reason)
     for path in _aside(found):
-        if not (found.folder / path).is_file():
+        if not is_aside(path):  # before anything is looked for: a row may be a stranger's
+            yield Problem(path=path, what="not where a rejected drawing is kept")
+        elif not (found.folder / path).is_file():
             yield Problem(path=path, what="file is missing")
 
 
@@ -173,16 +179,15 @@ def _of_rows(found: Images) -> Iterator[Problem]:
 def _of_row(found: Images, row: Row) -> Iterator[Problem]:
     record, path = row.record, row.record.path
     try:
-        inside = metadata.read(found.read(record))
+        for what in _of_picture(record, found.read(record)):
+            yield Problem(path=path, what=what)
     except UnreadableImage as error:
         yield Problem(path=path, what=str(error))
-    else:
-        facts = metadata.of(record)
-        others = [name for name, value in inside.items() if value != facts[name]]
-        if others:
-            yield Problem(path=path, what=f"the file tells another {', '.join(others)}")
     base = found.request.get("seed")
+    settings = found.request.get("settings")
+    format = settings.get("format") if isinstance(settings, dict) else None
     expected: dict[str, object] = {
+        "path": f"{record.concept}/{record.index:04d}.{format}",
         "prompt": specs.expand(row.concept, record.index),
         "negative_prompt": row.concept.negative_prompt,
         **{key: found.request.get(key) for key in ("source", "model", "revision", "settings")},
@@ -192,6 +197,39 @@ def _of_row(found: Images, row: Row) -> Iterator[Problem]:
     others = [name for name, value in expected.items() if getattr(record, name) != value]
     if others:
         yield Problem(path=path, what=f"the ledger tells another {', '.join(others)}")
+
+
+def _of_picture(record: ImageRecord, data: bytes) -> Iterator[str]:
+    """In what a file is another one than its row says, whatever its hash."""
+    told, facts = metadata.read(data), metadata.of(record)
+    lacking = [name for name in facts if name not in told]
+    others = [name for name, value in told.items() if value != facts[name]]
+    if not told:
+        yield "its file does not tell how it came to be"
+    elif lacking:
+        yield f"its file does not tell its {', '.join(lacking)}"
+    if others:
+        yield f"the file tells another {', '.join(others)}"
+    format = PurePosixPath(record.path).suffix.removeprefix(".")
+    expected = {"format": format, "width": record.width, "height": record.height}
+    seen = _header(data)
+    others = [name for name, value in expected.items() if seen[name] != value]
+    if others:
+        yield f"the file has another {', '.join(others)}"
+
+
+def _header(data: bytes) -> dict[str, object]:
+    """Format, width and height, without decoding; UnreadableImage where that fails."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no picture that was drawn makes Pillow warn
+        try:
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                format = str(picture.format).lower()
+                return {"format": format, "width": picture.width, "height": picture.height}
+        except UnidentifiedImageError:
+            raise UnreadableImage("its header can't be read: damaged, or no picture") from None
+        except Exception as error:  # damaged files make Pillow raise almost any class
+            raise UnreadableImage(f"its header can't be read: {error}") from None
 
 
 def _of_manifest(found: Images, told: Mapping[str, object]) -> Iterator[Problem]:
@@ -207,7 +245,7 @@ def _of_manifest(found: Images, told: Mapping[str, object]) -> Iterator[Problem]
 
 def _surplus(found: Images) -> Iterator[Problem]:
     """Files that no row speaks of, names with a dot in front aside: locks and other tools'."""
-    known = {*_OURS, *_aside(found), *(row.record.path for row in found.rows)}
+    known = {*_OURS, *filter(is_aside, _aside(found)), *(row.record.path for row in found.rows)}
     known |= {row.path for row in found.rejected if row.path is not None}
     for path in sorted(found.folder.rglob("*")):
         name = path.relative_to(found.folder)
@@ -218,7 +256,7 @@ def _surplus(found: Images) -> Iterator[Problem]:
 
 
 def _aside(found: Images) -> list[str]:
-    """Paths of drawings that were turned down and kept."""
+    """Paths of drawings that were turned down and kept, as the rows have them."""
     rows = files.read_jsonl(found.folder / REJECTED, Refusal)
     return [row.path for row in rows if row.path is not None]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 
 from isekai import containers, files, generate, intake, metadata, redrawing, verify
@@ -142,6 +143,89 @@ def test_a_drawing_that_was_put_aside_is_missed_and_is_no_surplus():
     assert problems(report) == [(str(aside[0].relative_to("images")), "file is missing")]
 
 
+def swap(row: ImageRecord, data: bytes) -> None:
+    """Put another file in the place of a picture, and its hash into the ledger."""
+    (Path("images") / row.path).write_bytes(data)
+    put(row, id=files.sha256(data))
+
+
+def told(row: ImageRecord, **lacking: object) -> bytes:
+    """The packet of a row's facts, without some."""
+    facts = {key: value for key, value in metadata.of(row).items() if key not in lacking}
+    return metadata.packet(facts, kind="algorithmicMedia")
+
+
+def test_a_picture_put_in_the_place_of_another_is_named_even_where_the_ledger_has_its_hash():
+    draw()
+    grey = Image.new("RGB", (32, 32), "grey")
+    one, two, three, four, five = ledger()[:5]
+    swap(one, encode(grey))
+    swap(two, encode(grey, "png", told(two, seed=None, model=None)))
+    swap(three, encode(Image.new("RGB", (48, 32)), "png", told(three)))
+    swap(four, encode(grey, "webp", told(four)))
+    whole = encode(grey, "png", told(five))
+    swap(five, whole[:16] + b"\0" * 8 + whole[24:])  # a header of no pixels
+    *found, (path, damage) = problems(verify.run(Path("images")))
+    assert found == [
+        (one.path, "its file does not tell how it came to be"),
+        (two.path, "its file does not tell its seed, model"),
+        (three.path, "the file has another width"),
+        (four.path, "the file has another format"),
+    ]
+    assert path == five.path
+    assert damage.startswith("its header can't be read: ")
+
+
+@pytest.mark.parametrize("name", ["ab/ab-one/0007.png", "0000.png", "ab/ab-two/0000.png.png"])
+def test_a_picture_elsewhere_than_its_concept_and_index_say_is_named(name):
+    draw()
+    row = ledger()[0]
+    (Path("images") / row.path).rename(Path("images") / name)
+    put(row, path=name)
+    assert problems(verify.run(Path("images"))) == [(name, "the ledger tells another path")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../outside.png",
+        "/etc/passwd",
+        "ab/ab-one/0000.png",
+        "rejected/ab/../../../outside.png",
+        "rejected/a/b/0000-0.png\n",
+        "rejected/a/b/0000-0.png/",
+        "rejected/a/\0/0000-0.png",
+    ],
+)
+def test_no_file_is_looked_for_where_no_rejected_drawing_can_be(path, monkeypatch):
+    draw(gates=["even"], tries=2)
+    Path("outside.png").write_bytes(b"")
+    rows = [json.loads(line) for line in Path("images/rejected.jsonl").read_text().splitlines()]
+    kept = rows[0]["path"]
+    files.write_jsonl(Path("images/rejected.jsonl"), [{**rows[0], "path": path}, *rows[1:]])
+    looked: list[str] = []
+    look = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda self: looked.append(str(self)) or look(self))
+    report = verify.run(Path("images"))
+    assert problems(report) == [
+        (path, "not where a rejected drawing is kept"),
+        (kept, "no row of the ledger speaks of it"),
+    ]
+    assert report.summary().count("\n") == 0
+    assert looked.count(str(Path("images") / path)) == (path == ledger()[0].path)
+
+
+def test_a_row_of_rejected_drawings_hides_no_surplus_file():
+    draw(gates=["even"], tries=2)
+    Path("images/notes.txt").write_text("mine")
+    rows = [json.loads(line) for line in Path("images/rejected.jsonl").read_text().splitlines()]
+    files.write_jsonl(Path("images/rejected.jsonl"), [*rows, {**rows[0], "path": "notes.txt"}])
+    assert problems(verify.run(Path("images"))) == [
+        ("notes.txt", "not where a rejected drawing is kept"),
+        ("notes.txt", "no row of the ledger speaks of it"),
+    ]
+
+
 def test_a_file_that_tells_another_story_than_the_ledger_is_named():
     draw()
     row = ledger()[2]
@@ -249,7 +333,9 @@ def test_the_same_pixels_in_other_bytes_are_told_apart():
     draw()
     row = ledger()[0]
     path = Path("images") / row.path
-    decode(path.read_bytes()).save(path, "PNG", compress_level=9)
+    image, told = decode(path.read_bytes()), PngInfo()
+    told.add_itxt("XML:com.adobe.xmp", containers.xmp(path.read_bytes()).decode())
+    image.save(path, "PNG", compress_level=9, pnginfo=told)
     put(row, id=files.sha256(path.read_bytes()))
     report = verify.run(Path("images"), regenerate=12)
     assert report.is_well
