@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import math
 import pickle
 import re
@@ -21,8 +22,10 @@ from isekai.sources.diffusers import (
     DiffusersSource,
     devices,
     estimating,
+    installed,
     loading,
     noise,
+    placing,
     presets,
     speeds,
 )
@@ -240,7 +243,7 @@ def test_a_refiner_draws_the_last_steps(tmp_path_factory):
     wanted = requests(2)
     pictures = drawn(own, wanted)
     assert own.settings["refiner"]["switch"] == 0.5
-    assert own.settings["refiner"]["model"] == "sdxl-refiner"
+    assert own.settings["refiner"]["model"].startswith("StableDiffusionXLImg2ImgPipeline-")
     diffusers = loading.library()
     base = diffusers.DiffusionPipeline.from_pretrained(own._choice.origin.folder)
     second = diffusers.DiffusionPipeline.from_pretrained(refiner)
@@ -303,11 +306,11 @@ def test_another_scheduler_is_taken_by_name_and_an_unknown_one_told(tmp_path_fac
         "DDIMScheduler",
     )
     assert np.abs(drawn(own, wanted)[0] - drawn(other, wanted)[0]).mean() > 0.5
-    wrong = of("sd15", tmp_path_factory, scheduler="DIMScheduler")
-    with pytest.raises(
-        IsekaiError, match=r"'DIMScheduler' does not .*did you mean 'DDIMScheduler'"
-    ):
+    wrong = of("sd15", tmp_path_factory, scheduler="FlowMatchEulerDiscreteScheduler")
+    with pytest.raises(IsekaiError, match=r"'FlowMatchEulerDiscreteScheduler' does not go with"):
         list(wrong.draw(wanted))
+    with pytest.raises(IsekaiError, match=r"no scheduler .*; did you mean 'DDIMScheduler'"):
+        of("sd15", tmp_path_factory, scheduler="DIMScheduler").estimate(wanted)
 
 
 def test_a_safety_checker_gives_scores_and_blackens_nothing(tmp_path_factory):
@@ -377,18 +380,19 @@ def test_the_batch_grows_on_the_work_itself(tmp_path_factory, monkeypatch):
 
 
 def test_pictures_that_are_not_finite_are_rejected_and_then_end_the_run(tmp_path_factory):
-    own = (
-        of("sd15", tmp_path_factory, nan_vae=True)
-        if False
-        else source(pipelines.built("sd15", tmp_path_factory, nan_vae=True), batch=2)
-    )
+    own = source(pipelines.built("sd15", tmp_path_factory, nan_vae=True), batch=2)
     pictures = own.draw(requests(6))
     for _ in range(2):
         picture = next(pictures)
         assert isinstance(picture, Rejected)
         assert picture.again
         assert "not finite" in picture.reason
-    with pytest.raises(IsekaiError, match=r"first two batches is finite in float32: try -o dtype="):
+    with pytest.raises(IsekaiError, match=r"so far is finite in float32: fetch the model anew$"):
+        next(pictures)
+    folder = pipelines.built("sd15", tmp_path_factory, nan_vae=True)
+    pictures = source(folder, batch=1, dtype="bfloat16").draw(requests(2))
+    assert isinstance(next(pictures), Rejected)
+    with pytest.raises(IsekaiError, match=r"in bfloat16: try -o dtype=float32, or fetch the model"):
         next(pictures)
 
 
@@ -411,6 +415,13 @@ def test_an_image_that_float16_loses_is_decoded_in_float32():
     assert decoder.finite == decoder.again == [True] * 3
     assert half.dtype == torch.float16
     assert torch.allclose(pixels.float(), expected, atol=0.05)
+
+
+def test_cards_are_listed_by_size_and_what_is_not_drawn_in_is_told(tmp_path_factory):
+    with pytest.raises(IsekaiError, match="known: 8g, 16g, 24g, 80g, auto"):
+        _ = of("sd15", tmp_path_factory, memory="huge").settings
+    with pytest.raises(IsekaiError, match="dtype=float16: not supported here on a CPU"):
+        _ = of("sd15", tmp_path_factory, dtype="float16").settings
 
 
 def test_what_float16_can_decode_is_left_as_it_is_and_broken_latents_stay_broken():
@@ -441,6 +452,49 @@ def test_a_size_that_the_model_cannot_draw_is_told_before_anything_is_loaded(tmp
             IsekaiError, match=r"72 pixels; .* multiples of 16: give --size 64 or 80"
         ):
             ask(requests(1, size=72))
+
+
+def test_a_pipeline_that_starts_from_an_image_is_refused_before_anything_is_loaded(
+    tmp_path_factory,
+):
+    own = of("sdxl-refiner", tmp_path_factory)
+    for ask in (lambda: own.settings, lambda: own.size, lambda: own.estimate(requests(1))):
+        with pytest.raises(IsekaiError, match=r"Img2ImgPipeline .*-o refiner=.* -o switch="):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "starts"),
+    [
+        ("StableDiffusionXLInpaintPipeline", True),
+        ("FluxControlNetPipeline", True),
+        ("QwenImageEditPlusPipeline", True),
+        ("HunyuanVideoPipeline", True),
+        ("Kandinsky5I2VPipeline", True),
+        ("StableDiffusionModelEditingPipeline", False),
+        ("LDMTextToImagePipeline", False),
+        *((kind, False) for kind in ("SanaPipeline", "FluxPipeline", "Cosmos2TextToImagePipeline")),
+    ],
+)
+def test_what_a_pipeline_takes_besides_a_text_is_known_from_its_name(pipeline, starts):
+    assert bool(installed.instead_of_pictures(pipeline)) == starts
+
+
+def test_the_schedulers_that_are_told_are_those_of_the_library():
+    diffusers = loading.library()
+    named = {name for name in dir(diffusers) if name.endswith("Scheduler")}
+    assert installed.schedulers() >= named - {"LMSDiscreteScheduler", "DPMSolverSDEScheduler"}
+    assert {"DDIMScheduler", "FlowMatchEulerDiscreteScheduler"} <= installed.schedulers()
+
+
+def test_guidance_that_is_an_input_of_the_network_takes_no_second_pass(tmp_path_factory, tmp_path):
+    folder = shutil.copytree(pipelines.built("flux", tmp_path_factory), tmp_path / "flux")
+    assert source(folder, guidance=3.5)._choice.guided
+    path = folder / "transformer" / "config.json"
+    config = files.read_json(path, dict[str, object])
+    files.write_json(path, {**config, "guidance_embeds": True})
+    assert not source(folder, guidance=3.5)._choice.guided
+    assert of("sd15", tmp_path_factory, negative_prompts=False)._choice.guided
 
 
 def test_a_concept_without_a_prompt_is_rejected_and_the_others_drawn(tmp_path_factory):
@@ -579,6 +633,13 @@ def test_a_gpu_draws_the_same_picture_from_the_same_noise(options, tmp_path_fact
         assert np.abs(p - q).mean() <= (4 if half else 1)
 
 
+def test_compiling_is_silent_where_there_is_no_gpu(caplog):
+    logger = logging.getLogger("torch.utils.cpp_extension")
+    placing._compile(parts.unet(cross_attention_dim=parts.WIDTH))
+    logger.warning("No CUDA runtime is found")
+    assert not caplog.records
+
+
 @pytest.mark.slow
 def test_a_compiled_denoiser_draws_the_same_picture(tmp_path_factory, request):
     if "slow" not in request.config.getoption("markexpr"):
@@ -597,7 +658,7 @@ def test_it_has_the_abilities_of_a_source_on_devices(tmp_path_factory):
     own = of("sd15", tmp_path_factory)
     for ability in (ImageSource, Accelerated, Suggesting, Estimating):
         assert isinstance(own, ability)
-    assert own.model == "sd15"
+    assert own.model == f"StableDiffusionPipeline-{own.revision[:12]}"
     assert re.fullmatch(r"[0-9a-f]{64}", own.revision)
     assert own.size == 64
     assert own.devices == ["cpu"]
@@ -647,6 +708,13 @@ def test_the_revision_tells_every_change_of_the_model(tmp_path_factory, tmp_path
     data[-1] ^= 1
     path.write_bytes(data)
     assert source(folder).revision != before
+
+
+def test_a_folder_under_another_name_is_the_same_model(tmp_path_factory, tmp_path):
+    own = of("sd15", tmp_path_factory)
+    moved = source(shutil.copytree(own._choice.origin.folder, tmp_path / "moved"))
+    assert (moved.model, moved.revision, moved.settings) == (own.model, own.revision, own.settings)
+    assert moved.estimate(requests(1))[0].startswith("moved: ")
 
 
 @pytest.mark.parametrize(

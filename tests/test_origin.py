@@ -365,11 +365,13 @@ def test_what_the_hub_refuses_is_told_in_one_line_without_the_token(ask, model, 
 
 def test_a_hub_that_cannot_be_reached_is_told(ask):
     [told] = ask(None, ASKED)
-    assert told.startswith(f"{REPO}: the Hub can't be reached")
+    assert told == (
+        f"{REPO}: no such folder here, and the Hub can't be reached; correct the path, or go online"
+    )
     [told] = ask(None, ASKED, HF_HUB_OFFLINE="1")
     assert told == (
-        f"{REPO}: not in the Hub's cache, and $HF_HUB_OFFLINE forbids asking the Hub; unset it, or "
-        "give a folder"
+        f"{REPO}: no such folder here, not in the Hub's cache, and $HF_HUB_OFFLINE forbids asking "
+        "the Hub; correct the path, or unset it"
     )
 
 

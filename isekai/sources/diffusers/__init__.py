@@ -129,7 +129,7 @@ class DiffusersSource:
 
     @property
     def model(self) -> str:
-        return recipe.name(self._choice.origin)
+        return recipe.identifier(self._choice.origin)
 
     @cached_property
     def revision(self) -> str:

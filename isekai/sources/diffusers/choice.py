@@ -6,11 +6,14 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from isekai.sources.diffusers import devices, lora, memory, presets, recipe, sizes
+from isekai.errors import IsekaiError, did_you_mean
+from isekai.sources.diffusers import devices, installed, lora, memory, presets, recipe, sizes
 from isekai.sources.diffusers.loading import reads
 from isekai.sources.diffusers.origin import Origin, find
 from isekai.sources.diffusers.presets import Preset
 from isekai.sources.diffusers.recipe import Recipe
+
+_REFINER = ", and give this one beside it, with -o refiner=… -o switch=0.8"
 
 
 class Choice:
@@ -52,7 +55,14 @@ class Choice:
 
     @cached_property
     def origin(self) -> Origin:
-        return self._found(self.preset)
+        """IsekaiError if it can't draw a picture from a text alone."""
+        found = self._found(self.preset)
+        if instead := installed.instead_of_pictures(found.pipeline_class):
+            raise IsekaiError(
+                f"{found.model}: its {found.pipeline_class} {instead}; take a text-to-image model"
+                + (_REFINER if "Img2Img" in found.pipeline_class else "")
+            )
+        return found
 
     @property
     def recipes(self) -> list[Recipe]:
@@ -62,6 +72,7 @@ class Choice:
     @cached_property
     def recipe(self) -> Recipe:
         usual = self.usual
+        self._check_scheduler()
         return Recipe(
             preset=self.preset,
             origin=self.origin,
@@ -84,7 +95,7 @@ class Choice:
         settings = {**self.recipe.settings(), "packages": recipe.versions()}
         if self._refined:
             settings["refiner"] = {
-                "model": recipe.name(self._refined),
+                "model": recipe.identifier(self._refined),
                 "revision": self._refined.revision,
                 "switch": self.preset.switch,
             }
@@ -103,12 +114,17 @@ class Choice:
         return self._planned(size, quantise=self.usual.quantise, tiling=self.usual.vae_tiling)
 
     @property
+    def guided(self) -> bool:
+        """Whether each image is denoised twice a step: with its prompt, and away from another."""
+        return recipe.guided(self.preset, self.origin)
+
+    @property
     def text_device(self) -> str:
         """Where texts are encoded: here, or where there is more room."""
         return "cpu" if self.usual.text_device == "cpu" else self.devices[0]
 
     def _planned(self, size: int, *, alone: bool = False, **settled: Any) -> memory.Memory:
-        model, device, guidance = self.origin, self.devices[0], self.preset.guidance
+        model, device = self.origin, self.devices[0]
         free, total = devices.memory(device)
         refined = self._refined.component_bytes() if self._refined else {}
         beside = {f"{name}_2": size for name, size in refined.items() if not reads(name)}
@@ -122,9 +138,15 @@ class Choice:
             gpu_dtype=self.preset.dtype,
             widths=None if model.commit else model.component_widths(),  # the same before a fetch
             decoder=str(sizes.config(model, "vae").get("_class_name", "")),
-            guided=guidance is None or guidance > 1,
+            guided=self.guided,
             **{**self._memory, **settled},
         )
+
+    def _check_scheduler(self) -> None:
+        """IsekaiError for a name that no scheduler has. Whether it suits is known once loaded."""
+        name, known = self.preset.scheduler, installed.schedulers()
+        if name and name not in {*known, recipe.own_scheduler(self.origin)}:
+            raise IsekaiError(f"no scheduler is called '{name}'{did_you_mean(name, known)}")
 
     @cached_property
     def _refined(self) -> Origin | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from isekai.sources.diffusers import devices, memory, sizes, speeds
 from isekai.sources.diffusers.loading import reads
 from isekai.sources.diffusers.origin import Origin
-from isekai.sources.diffusers.recipe import Recipe, name
+from isekai.sources.diffusers.recipe import Recipe, guided, name
 from isekai.sources.diffusers.texts import Pair, Texts
 from isekai.types import ImageRequest
 
@@ -91,6 +91,5 @@ def _operations(recipe: Recipe, size: int) -> float:
     stored = origin.component_bytes()
     denoiser = sum(stored.get(part, 0) for part in ("unet", "transformer"))
     side = size / (sizes.patch(origin) * (4 if "unet" in stored else 1))
-    guidance = recipe.preset.guidance
-    passes = 2 if guidance is None or guidance > 1 else 1
+    passes = 2 if guided(recipe.preset, origin) else 1
     return 2 * denoiser / 2 * side**2 * (recipe.preset.steps or STEPS) * passes

@@ -132,11 +132,11 @@ def reached(repo: str, revision: str) -> Iterator[None]:
         if isinstance(error.__cause__, errors.HfHubHTTPError):
             raise _refused(repo, error.__cause__.response.status_code) from None
         raise DataError(
-            f"{repo}: not in the Hub's cache, and $HF_HUB_OFFLINE forbids asking the Hub; unset "
-            "it, or give a folder"
+            f"{repo}: no such folder here, not in the Hub's cache, and $HF_HUB_OFFLINE forbids "
+            "asking the Hub; correct the path, or unset it"
             if constants.HF_HUB_OFFLINE
-            else f"{repo}: the Hub can't be reached ({type(error).__name__}), and its cache lacks "
-            "the model or a part of it; go online, or give a folder"
+            else f"{repo}: no such folder here, and the Hub can't be reached; correct the path, or "
+            "go online"
         ) from None
 
 

@@ -191,14 +191,16 @@ def _check(
         problem = f"weights are there only as the variant {told}; give variant={min(varied)}"
     elif pickles:
         problem = (
-            f"only safetensors are loaded, and {_listed(pickles)} is pickle, which can run "
-            "anything; look for a converted copy, or convert it where you trust it, with "
+            f"only safetensors are loaded, and {_listed(pickles)} "
+            f"{'is' if len(pickles) == 1 else 'are'} pickle, which can run anything; look for a "
+            "converted copy, or convert it where you trust it, with "
             "DiffusionPipeline.from_pretrained(...).save_pretrained(FOLDER), and give the folder"
         )
     elif hollow:
         problem = f"no weights of {_listed(hollow)} are there (*.safetensors); get the whole model"
     elif torn:
-        problem = f"{_listed(torn)} is missing; get the whole model"
+        verb = "is" if len(torn) == 1 else "are"
+        problem = f"{_listed(torn)} {verb} missing; get the whole model"
     elif variant and not any(part.varied for part in parts):
         problem = f"no weights of the variant '{variant}' are there; leave variant out"
     else:

@@ -204,14 +204,15 @@ def _check(
 ) -> None:
     """IsekaiError for what no device of this kind can do."""
     for name, value, known in (
-        ("memory", profile, ("auto", *PROFILES)),
+        ("memory", profile, (*PROFILES, "auto")),
         ("offload", offload, get_args(Offload)),
         ("quantise", quantise, get_args(Quantise)),
     ):
         if value is not None and value not in known:
-            raise IsekaiError(f"{name}={value}: not one of these{did_you_mean(value, known)}")
+            near = did_you_mean(value, known).replace(", ".join(sorted(known)), ", ".join(known))
+            raise IsekaiError(f"{name}={value}: not one of these{near}")  # cards in order of size
     if kind == "cpu" and dtype == "float16":
-        raise IsekaiError("dtype=float16: a CPU has no kernels for it; take float32 or bfloat16")
+        raise IsekaiError("dtype=float16: not supported here on a CPU; take float32 or bfloat16")
     if kind != "cuda" and offload not in (None, "none"):
         raise IsekaiError(
             f"offload={offload}: weights wait in the machine's memory for a CUDA device, and "

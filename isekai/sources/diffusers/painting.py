@@ -142,11 +142,11 @@ class Painter:
             return
         self._lost += 1
         if self._lost == 2:
-            others = [name for name in ("bfloat16", "float32") if name != self._dtype]
-            what = " or ".join(f"-o dtype={name}" for name in others)
+            wider = ("bfloat16", "float32") if self._dtype == "float16" else ("float32",)
+            what = "try " + " or ".join(f"-o dtype={name}" for name in wider) + ", or "
             raise IsekaiError(
-                f"no picture of the first two batches is finite in {self._dtype}: try {what}, or "
-                "fetch the model anew"
+                f"no picture drawn so far is finite in {self._dtype}: "
+                f"{'' if self._dtype == 'float32' else what}fetch the model anew"
             )
 
 

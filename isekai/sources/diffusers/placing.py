@@ -1,5 +1,6 @@
 """Puts a loaded pipeline where it draws, as the plan for the device's memory says."""
 
+import logging
 from typing import Any
 
 import torch
@@ -66,6 +67,7 @@ def place(pipeline: Any, memory: Memory, device: str) -> None:
 
 def _compile(denoiser: Any) -> None:
     """Block by block where the blocks are alike: as fast as a whole, and ready in a tenth of it."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it misses a GPU
     if getattr(denoiser, "_repeated_blocks", None):
         denoiser.compile_repeated_blocks()
     else:

@@ -47,7 +47,7 @@ class Recipe:
             "pipeline": self.origin.pipeline_class,
             "steps": preset.steps,
             "guidance": preset.guidance,
-            "scheduler": preset.scheduler or self._own_scheduler,
+            "scheduler": preset.scheduler or own_scheduler(self.origin),
             "dtype": self.dtype,
             "negative_prompts": preset.negative_prompts,
             "tokens": preset.tokens,
@@ -63,11 +63,6 @@ class Recipe:
         if self.lora:
             settings["lora"] = self.lora.settings
         return settings
-
-    @property
-    def _own_scheduler(self) -> object:
-        file = "scheduler_config.json"
-        return sizes.config(self.origin, "scheduler", file).get("_class_name", "")
 
     def identity(self) -> dict[str, object]:
         """Everything that the embedding of a text depends on besides the text."""
@@ -90,8 +85,30 @@ class Recipe:
 
 
 def name(origin: Origin) -> str:
-    """The repository; of a folder only its name, so that it may be moved."""
+    """What a user calls it: the repository, or the folder's own name."""
     return origin.model if origin.commit else origin.folder.resolve().name
+
+
+def identifier(origin: Origin) -> str:
+    """The repository; of a folder what it holds, so that it may be moved and renamed."""
+    return origin.model if origin.commit else f"{origin.pipeline_class}-{origin.revision[:12]}"
+
+
+def own_scheduler(origin: Origin) -> object:
+    """The class that the model comes with; empty if it doesn't say."""
+    file = "scheduler_config.json"
+    return sizes.config(origin, "scheduler", file).get("_class_name", "")
+
+
+def guided(preset: Preset, origin: Origin) -> bool:
+    """Whether each image is denoised twice a step.
+
+    It isn't where guidance is an input of the network, as in FLUX dev, unless it is asked for
+    under another name there.
+    """
+    if sizes.config(origin, "transformer").get("guidance_embeds"):
+        return preset.guidance_argument == "true_cfg_scale" and (preset.guidance or 1) > 1
+    return preset.guidance is None or preset.guidance > 1
 
 
 def versions() -> dict[str, str]:
