@@ -16,7 +16,7 @@ from isekai.types import ImageRequest
 Answer = tuple[ImageRequest, Picture | Rejected]
 
 CHUNK = 4
-"""Images a worker draws between two reports: few, so that no worker is left alone at the end."""
+"""Images that a worker is handed at a time: few, so that no worker is left alone at the end."""
 
 
 class Drawing:
@@ -26,10 +26,9 @@ class Drawing:
         """`images` are to be drawn in all. `workers` is one a device, or one a usable core."""
         self._source = source
         self._accelerated = source if isinstance(source, Accelerated) else None
-        self._chunk = self._accelerated.chunk if self._accelerated else CHUNK
         if workers is None:
             workers = len(self._accelerated.devices) if self._accelerated else usable_cores()
-        self.workers = max(1, min(workers, -(-images // self._chunk)))
+        self.workers = max(1, min(workers, -(-images // CHUNK)))
         if not source.processes:
             self.workers = 1
         self._exit = ExitStack()
@@ -60,10 +59,21 @@ class Drawing:
                 self._accelerated.prepare(requests)
             requests = self._accelerated.arrange(requests)
         if self._lanes:
-            size = self._chunk
-            chunks = [requests[start : start + size] for start in range(0, len(requests), size)]
-            return _checked(self._lanes.draw(chunks))
+            return _checked(self._lanes.draw(list(self._chunks(requests))))
         return _checked(zip(requests, self._source.draw(requests), strict=True))
+
+    def _chunks(self, requests: Sequence[ImageRequest]) -> Iterator[Sequence[ImageRequest]]:
+        """Large ones first, where a source likes them, and small ones towards the end.
+
+        A lane holds two: a quarter of what is left for all leaves enough to share out.
+        """
+        most = self._accelerated.chunk if self._accelerated else CHUNK
+        start = 0
+        while start < len(requests):
+            fair = (len(requests) - start) // (4 * self.workers)
+            size = max(CHUNK, min(most, fair))
+            yield requests[start : start + size]
+            start += size
 
     def _copies(self) -> list[ImageSource]:
         """What each worker draws with."""

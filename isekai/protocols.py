@@ -77,7 +77,7 @@ class Accelerated(Protocol):
 
     @property
     def chunk(self) -> int:
-        """How many requests a worker is best handed at a time."""
+        """How many requests a worker is best handed at a time; fewer towards the end."""
 
     def on(self, device: str) -> ImageSource:
         """A copy that draws on this device alone; it can be pickled and is itself Accelerated."""
