@@ -168,9 +168,10 @@ def _embedding(values: Mapping[int, Any]) -> Embedding:
         element = _element(value)
         tensor = element.tensor
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            own = str(tensor.dtype).removeprefix("torch.")
+            mend = "fetch the model anew" if own == "float32" else "try -o dtype=float32"
             raise IsekaiError(
-                f"the text encoder gives numbers that are not finite in {str(tensor.dtype)[6:]}; "
-                "try -o dtype=bfloat16 or -o dtype=float32"
+                f"the text encoder gives numbers that are not finite in {own}; {mend}"
             )
         embedding[place] = element
     return embedding
