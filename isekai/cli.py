@@ -92,6 +92,9 @@ def generate(
         str | None,
         typer.Option(help="For diffusers: auto, 8g, 16g, 24g or 80g.", show_default=False),
     ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="For diffusers: run code that a model's repository brings.")
+    ] = False,
     gate: Annotated[
         list[str] | None,
         typer.Option(
@@ -136,7 +139,9 @@ def generate(
         groups=groups,
         spec=spec,
         source=source,
-        options=_options(option, model=model, memory=memory),
+        options=_options(
+            option, model=model, memory=memory, trust_remote_code=trust_remote_code or None
+        ),
         gates=gate,
         tries=tries,
         per_concept=per_concept,
@@ -716,7 +721,7 @@ def demo(
     typer.echo(demonstration.summary(made))
 
 
-def _options(pairs: list[str] | None, **named: str | None) -> dict[str, object]:
+def _options(pairs: list[str] | None, **named: str | bool | None) -> dict[str, object]:
     """What follows `-o`, and options that have a flag of their own."""
     from isekai import plugins
     from isekai.errors import IsekaiError

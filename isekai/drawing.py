@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Self
 
 from PIL.Image import Image
@@ -39,13 +38,8 @@ class Drawing:
             self._lanes = self._exit.enter_context(Lanes(self._copies(), self._threads()))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._exit.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._exit.close()
 
     def draw(self, requests: Sequence[ImageRequest]) -> Iterator[Answer]:
         """Every request with its picture or the reason why not; in any order if there are workers.

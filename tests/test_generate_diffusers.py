@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -209,3 +210,16 @@ def test_a_gate_that_passes_nothing_is_an_error_with_the_first_reason(tmp_path_f
             tries=2,
         )
     assert len(list(Path("images/rejected").rglob("*.png"))) == 12
+
+
+def test_code_of_a_model_runs_only_if_the_user_says_so(tmp_path_factory):
+    shutil.copytree(pipelines.built("sd15", tmp_path_factory), "foreign")
+    Path("foreign/own.py").write_text("raise RuntimeError('it ran')")
+    index = json.loads(Path("foreign/model_index.json").read_text())
+    index["_class_name"] = ["own", "OwnPipeline"]
+    Path("foreign/model_index.json").write_text(json.dumps(index))
+    told = subprocess.run(words(Path("foreign")), capture_output=True, text=True)
+    assert told.returncode == 1
+    assert "runs code of its own (own.py)" in told.stderr
+    trusted = [*words(Path("foreign")), "--trust-remote-code"]
+    assert "it ran" in subprocess.run(trusted, capture_output=True, text=True).stderr
