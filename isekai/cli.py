@@ -23,6 +23,14 @@ app = typer.Typer(
 
 INTERRUPTED = 130
 
+SpecFolder = Annotated[
+    Path | None, typer.Option(help="A folder of group files; the built-in set without it.")
+]
+GroupIds = Annotated[str, typer.Option(help="'all', or group ids with commas.")]
+SourceOptions = Annotated[
+    list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the source.")
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -40,9 +48,7 @@ def _root(
 
 @app.command()
 def groups(
-    spec: Annotated[
-        Path | None, typer.Option(help="A folder of group files; the built-in set without it.")
-    ] = None,
+    spec: SpecFolder = None,
     json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """List the groups of a spec, with their concepts and definitions."""
@@ -71,10 +77,8 @@ def groups(
 
 @app.command()
 def generate(
-    groups: Annotated[str, typer.Option(help="'all', or group ids with commas.")] = "all",
-    spec: Annotated[
-        Path | None, typer.Option(help="A folder of group files; the built-in set without it.")
-    ] = None,
+    groups: GroupIds = "all",
+    spec: SpecFolder = None,
     source: Annotated[
         str,
         typer.Option(
@@ -123,9 +127,7 @@ def generate(
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Where the images go.")] = Path("images"),
-    option: Annotated[
-        list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the source.")
-    ] = None,
+    option: SourceOptions = None,
     format: Annotated[Literal["png", "webp"], typer.Option(help="Both lossless.")] = "png",
     dry_run: Annotated[bool, typer.Option(help="Tell what would be drawn.")] = False,
     force: Annotated[
@@ -157,10 +159,8 @@ def generate(
 
 @app.command()
 def preview(
-    groups: Annotated[str, typer.Option(help="'all', or group ids with commas.")] = "all",
-    spec: Annotated[
-        Path | None, typer.Option(help="A folder of group files; the built-in set without it.")
-    ] = None,
+    groups: GroupIds = "all",
+    spec: SpecFolder = None,
     source: Annotated[str, typer.Option(help="As for `isekai generate`.")] = "auto",
     model: Annotated[
         str | None, typer.Option(help="As for `isekai generate`.", show_default=False)
@@ -174,9 +174,7 @@ def preview(
     ] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     out: Annotated[Path, typer.Option(help="Where the sheet goes.")] = Path("preview"),
-    option: Annotated[
-        list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the source.")
-    ] = None,
+    option: SourceOptions = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Draw a concept again when its group file changes.")
     ] = False,
