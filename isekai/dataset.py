@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import urllib.parse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from isekai import files, plugins
 from isekai.errors import DataError, IsekaiError, did_you_mean
 from isekai.parquet import SPLITS
-from isekai.shards import Place, Shards, readable, rows
+from isekai.shards import Place, Shards, of_split, readable, rows
 from isekai.types import Concept, EncodedImage, Group, Role, Split
 
 
@@ -52,6 +52,34 @@ class Listed:
     negatives: tuple[str, ...]
 
 
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+"""What a dataset may be called; its folder, and the Hub's config, has the same name."""
+
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """manifest.json of a finished dataset; it is written last."""
+
+    kind: Literal["dataset"]
+    complete: bool
+    name: str
+    title: str
+    fingerprint: str
+    images: int
+    splits: Mapping[Split, int]
+    rejected: int
+    """How many pictures were left out."""
+    request: Mapping[str, object]
+    """What `isekai generate` was asked for."""
+    settings: Mapping[str, object]
+    """What `isekai build` was asked for."""
+    environment: Mapping[str, str]
+    checks: Mapping[str, object]
+    """What building it measured."""
+
+
 class Dataset:
     """Groups, entries and pictures, wherever these lie; `load` opens one."""
 
@@ -84,17 +112,22 @@ class Dataset:
 
     @classmethod
     def open(cls, path: Path) -> "Dataset":
-        """What `isekai build` wrote: all but the pictures; DataError says what is wrong."""
-        manifest = _manifest(path)
+        """What `isekai build` wrote: all but the pictures; DataError says what is wrong.
+
+        `path` is the dataset's own folder, or one that holds it and no other.
+        """
+        path = _folder(path)
+        told = manifest(path)
         groups = files.read_json(path / "groups.json", tuple[Group, ...])
         entries, places, footers = _entries(path, groups)
-        if fingerprint(groups, entries) != manifest.fingerprint:
+        if fingerprint(groups, entries) != told.fingerprint:
             raise DataError(
                 f"{path}: its files are not those it was built with; build or download it again"
             )
         return cls(
             path=path,
-            fingerprint=manifest.fingerprint,
+            name=told.name,
+            fingerprint=told.fingerprint,
             groups=groups,
             entries=entries,
             fetch=Shards(places, footers).fetch,
@@ -121,6 +154,34 @@ class Dataset:
                 "the dataset again"
             )
         return EncodedImage(id=image_id, data=data)
+
+
+def manifest(path: Path) -> Manifest:
+    """The manifest of the finished dataset in `path`; DataError says what is there instead."""
+    if not path.is_dir():
+        problem = "is a file, not a folder" if path.exists() else "no such folder"
+        raise DataError(f"{path}: {problem}; make a dataset with `isekai build`")
+    where = path / _MANIFEST
+    if not where.exists():
+        raise DataError(f"{path}: not a dataset (no {_MANIFEST}); make one with `isekai build`")
+    raw = files.read_json(where, dict[str, object])
+    kind = raw.get("kind")
+    if kind == "images":
+        raise DataError(f"{path}: a folder of images; turn it into a dataset with `isekai build`")
+    if kind != "dataset":
+        raise DataError(f"{where}: kind is {kind!r}, expected 'dataset'")
+    if not raw.get("complete"):
+        raise DataError(f"{path}: not finished; run the same `isekai build` command again")
+    return files.parse(Manifest, raw, str(where))
+
+
+def configs(root: Path) -> dict[str, Path]:
+    """The datasets in the folder by name, finished or not; folders of other steps are none."""
+    found = {}
+    for where in sorted(root.glob(f"*/{_MANIFEST}")):
+        if NAME.fullmatch(where.parent.name) and _is_of_dataset(where):
+            found[where.parent.name] = where.parent
+    return found
 
 
 def load(spec: str | Path) -> Dataset:
@@ -170,35 +231,24 @@ def fingerprint(
 # ---------------------------------------------------------------- reading
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Manifest:
-    kind: Literal["dataset"]
-    complete: bool
-    fingerprint: str
-    images: int
-    splits: dict[Split, int]
-    rejected: int
-    settings: dict[str, object]
-    environment: dict[str, str]
-    checks: dict[str, object]
+def _is_of_dataset(where: Path) -> bool:
+    """True as well for a manifest that can't be read: whoever opens it says why."""
+    try:
+        return files.read_json(where, dict[str, object]).get("kind") == "dataset"
+    except DataError:
+        return True
 
 
-def _manifest(path: Path) -> _Manifest:
-    if not path.is_dir():
-        problem = "is a file, not a folder" if path.exists() else "no such folder"
-        raise DataError(f"{path}: {problem}; make a dataset with `isekai build`")
-    where = path / "manifest.json"
-    if not where.exists():
-        raise DataError(f"{path}: not a dataset (no manifest.json); make one with `isekai build`")
-    raw = files.read_json(where, dict[str, object])
-    kind = raw.get("kind")
-    if kind == "images":
-        raise DataError(f"{path}: a folder of images; turn it into a dataset with `isekai build`")
-    if kind != "dataset":
-        raise DataError(f"{where}: kind is {kind!r}, expected 'dataset'")
-    if not raw.get("complete"):
-        raise DataError(f"{path}: not finished; run the same `isekai build` command again")
-    return files.parse(_Manifest, raw, str(where))
+def _folder(path: Path) -> Path:
+    """`path`, or the only dataset in it."""
+    if (path / _MANIFEST).exists():
+        return path
+    inside = configs(path)
+    if len(inside) > 1:
+        raise DataError(
+            f"{path}: holds several datasets; give one: {', '.join(map(str, inside.values()))}"
+        )
+    return next(iter(inside.values()), path)
 
 
 def _entries(
@@ -209,10 +259,7 @@ def _entries(
     footers: dict[Path, pq.FileMetaData] = {}
     keyed: list[tuple[int, Entry]] = []
     for split in SPLITS:
-        shards = sorted((path / "data").glob(f"{split}-*.parquet"))
-        if not shards:
-            raise DataError(f"{path}: data/{split}-*.parquet is missing; build it again")
-        for shard in shards:
+        for shard in of_split(path, split):
             with readable(shard), pq.ParquetFile(shard) as file:
                 footers[shard] = file.metadata
                 for place, image_id, label, index in rows(shard, file):

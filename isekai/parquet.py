@@ -1,30 +1,47 @@
 """The Parquet files of a dataset: their columns, and how rows become files that viewers like.
 
-Pictures are stored as the bytes they were drawn into. A row group holds pictures of one group of
-concepts, at most `ROWS` of them: whoever wants one picture reads few others, and adding pictures to
-one group leaves the bytes of the other groups' rows as they were.
+Pictures are stored as the bytes of their files. Where a row group ends depends on the rows near its
+end alone, so that adding, changing or dropping rows leaves the bytes of nearly all others as they
+were, and whoever has these need not be sent them again.
 """
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from isekai.files import explained
+from isekai.errors import DataError
+from isekai.files import explained, plain
 from isekai.types import Concept, Group, ImageRecord, Split
 
 SPLITS: tuple[Split, ...] = ("support", "query")
 ROLES = ("novel", "foil")
-ROWS = 96
+
+FEWEST, MOST, ONE_IN = 25, 200, 75
+"""A row group has 25 to 200 rows and ends after one that its id picks, which one in 75 is."""
+
+ROW_GROUP_BYTES = 200_000_000
+"""A row group ends early rather than take more: what 200 pictures of 1 MB are."""
+
+READABLE_BYTES = 300_000_000
+"""The Hub's viewer refuses larger row groups."""
+
+SHARD_BYTES = 500_000_000
+"""A file ends with the row group before this, as `datasets.config.MAX_SHARD_SIZE` has it."""
+
+_CHUNKS = {"min_chunk_size": 256 * 1024, "max_chunk_size": 1024 * 1024, "norm_level": 0}
+"""Where pages end, by content: `datasets.config.DEFAULT_CDC_OPTIONS`."""
 
 _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
-    "image": (_IMAGE, "the picture's file, byte for byte as it was drawn"),
+    "image": (_IMAGE, "the picture's file, byte for byte"),
     "image_id": (pa.string(), "SHA-256 of that file"),
     "group": (pa.int64(), "the group of concepts it belongs to (class label)"),
     "concept": (pa.int64(), "what it shows, as `<group>/<concept>` (class label)"),
@@ -35,18 +52,27 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "index": (pa.int32(), "the picture's number within its concept"),
     "seed": (pa.int64(), "the seed it was drawn from"),
     "prompt": (pa.string(), "the generator's text; empty if the source takes none"),
+    "negative_prompt": (pa.string(), "what the generator was told to avoid"),
     "source": (pa.string(), "what kind of source drew it"),
     "model": (pa.string(), "the model or renderer"),
     "revision": (pa.string(), "its revision"),
+    "settings": (pa.string(), "how it was drawn, as JSON"),
+    "scores": (pa.string(), "what was measured of it when it was drawn, as JSON"),
     "width": (pa.int32(), "pixels"),
     "height": (pa.int32(), "pixels"),
+    "original_id": (pa.string(), "SHA-256 of the file as drawn, if it is stored smaller"),
 }
 """Column -> its type and what it says, for the dataset card."""
 
 _REPEATED = [
-    *("group", "concept", "name", "role", "novelty", "definition"),
-    *("prompt", "source", "model", "revision", "width", "height"),
+    *("group", "concept", "name", "role", "novelty", "definition", "prompt", "negative_prompt"),
+    *("source", "model", "revision", "settings", "width", "height"),
 ]
+_SEARCHED = [
+    *("image_id", "group", "concept", "name", "role", "novelty", "index", "seed"),
+    *("source", "model", "width", "height", "original_id"),
+]
+"""Columns with statistics; of long texts they would be long, and nobody looks for a range."""
 
 
 class Row(NamedTuple):
@@ -56,99 +82,189 @@ class Row(NamedTuple):
     concept: Concept
 
 
-def file(split: Split, folder: Path = Path("data")) -> Path:
-    """Where a split lies; one file a split, named as the Hub names shards."""
-    return folder / f"{split}-00000-of-00001.parquet"
+def file(split: Split, number: int = 0, total: int = 1) -> str:
+    """What the Hub calls a split's file."""
+    return f"{split}-{number:05d}-of-{total:05d}.parquet"
 
 
 def schema(groups: Sequence[Group]) -> pa.Schema:
     """Columns and types, with what the `datasets` library needs to know in the metadata."""
+    fields = [pa.field(column, kind) for column, (kind, _) in COLUMNS.items()]
+    told = {"info": {"features": features(groups)}}
+    return pa.schema(fields, {"huggingface": json.dumps(told)})
+
+
+def features(groups: Sequence[Group]) -> dict[str, object]:
+    """The columns in the words of the `datasets` library."""
     names = {
         "group": [group.id for group in groups],
         "concept": [concept.id for group in groups for concept in group.concepts],
         "role": list(ROLES),
     }
-    features: dict[str, object] = {}
+    made: dict[str, object] = {}
     for column, (kind, _) in COLUMNS.items():
         if column in names:
-            features[column] = {"names": names[column], "_type": "ClassLabel"}
+            made[column] = {"names": names[column], "_type": "ClassLabel"}
         elif column == "image":
-            features[column] = {"_type": "Image"}
+            made[column] = {"_type": "Image"}
         else:
-            features[column] = {"dtype": str(kind), "_type": "Value"}
-    fields = [pa.field(column, kind) for column, (kind, _) in COLUMNS.items()]
-    return pa.schema(fields, {"huggingface": json.dumps({"info": {"features": features}})})
+            made[column] = {"dtype": str(kind), "_type": "Value"}
+    return made
 
 
 def write(
-    path: Path, rows: Sequence[Row], groups: Sequence[Group], read: Callable[[ImageRecord], bytes]
-) -> None:
-    """Write `rows`, which come sorted by group; `read` gives a picture's bytes, one at a time.
-
-    Equal rows give equal bytes.
-    """
-    columns = schema(groups)
-    compression = dict.fromkeys([*COLUMNS, "image.path"], "zstd") | {"image.bytes": "none"}
-    del compression["image"]
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as out:
-            with pq.ParquetWriter(
-                out,
-                columns,
-                compression=compression,
-                use_dictionary=_REPEATED,
-                write_statistics=[name for name in COLUMNS if name != "image"],
-            ) as writer:
-                for chunk in _row_groups(rows):
-                    table = _table(chunk, groups, columns, read)
-                    writer.write_table(table, row_group_size=len(chunk))
-            out.flush()
-            os.fsync(out.fileno())
-
-
-def _row_groups(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
-    start = 0
-    for end in range(1, len(rows) + 1):
-        if (
-            end == len(rows)
-            or end - start == ROWS
-            or rows[end].concept.group != rows[start].concept.group
-        ):
-            yield rows[start:end]
-            start = end
-
-
-def _table(
+    folder: Path,
+    split: Split,
     rows: Sequence[Row],
     groups: Sequence[Group],
-    columns: pa.Schema,
     read: Callable[[ImageRecord], bytes],
-) -> pa.Table:
-    group_label = {group.id: label for label, group in enumerate(groups)}
-    concepts = (concept.id for group in groups for concept in group.concepts)
-    concept_label = {id: label for label, id in enumerate(concepts)}
-    return pa.Table.from_pylist(
-        [
-            {
-                "image": {"bytes": read(record), "path": record.path},
-                "image_id": record.id,
-                "group": group_label[concept.group],
-                "concept": concept_label[concept.id],
-                "name": concept.name,
-                "role": ROLES.index(concept.role),
-                "novelty": concept.novelty,
-                "definition": concept.definition,
-                "index": record.index,
-                "seed": record.seed,
-                "prompt": record.prompt,
-                "source": record.source,
-                "model": record.model,
-                "revision": record.revision,
-                "width": record.width,
-                "height": record.height,
-            }
-            for record, concept in rows
-        ],
-        schema=columns,
-    )
+    *,
+    originals: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Write a split's files into `folder`, which has none of it yet, and return their paths.
+
+    `rows` come in the order in which they are to stand, those of a group together. `read` gives a
+    picture's bytes, one at a time; those of one row group are in memory at once. `originals` has
+    the id of a picture as it was drawn for the id of the smaller one that is stored in its place.
+    Equal input gives equal bytes.
+    """
+    make = _Maker(groups, read, originals or {})
+    parts: list[Path] = []
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            _write(_row_groups(rows, make), schema(groups), folder / f".{split}", parts)
+            named = [folder / file(split, number, len(parts)) for number in range(len(parts))]
+            for part, path in zip(parts, named, strict=True):
+                part.replace(path)
+        except BaseException:
+            for part in parts:
+                part.unlink(missing_ok=True)
+            raise
+    return named
+
+
+def _write(
+    row_groups: Iterator[tuple[list[dict[str, Any]], int]],
+    columns: pa.Schema,
+    stem: Path,
+    parts: list[Path],
+) -> None:
+    """Write as many files as it takes; their paths are in `parts` as soon as they are there."""
+    filled = 0
+    with ExitStack() as opened:
+        for values, size in row_groups:
+            if not parts or filled + size > SHARD_BYTES:
+                opened.close()
+                parts.append(stem.with_name(f"{stem.name}-{len(parts):05d}.part"))
+                writer = opened.enter_context(_writer(parts[-1], columns))
+                filled = 0
+            table = pa.Table.from_pylist(values, schema=columns)
+            writer.write_table(table, row_group_size=max(len(values), 1))
+            filled += size
+            del values, table  # before the next pictures are read
+
+
+@contextmanager
+def _writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    compression = dict.fromkeys([*COLUMNS, "image.path"], "zstd") | {"image.bytes": "none"}
+    del compression["image"]
+    with path.open("wb") as out:
+        with pq.ParquetWriter(
+            out,
+            columns,
+            compression=compression,
+            use_dictionary=_REPEATED,
+            write_statistics=_SEARCHED,
+            write_page_index=True,
+            use_content_defined_chunking=_CHUNKS,
+        ) as writer:
+            writer.add_key_value_metadata({"content_defined_chunking": json.dumps(_CHUNKS)})
+            yield writer
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _row_groups(
+    rows: Sequence[Row], make: Callable[[Row], dict[str, Any]]
+) -> Iterator[tuple[list[dict[str, Any]], int]]:
+    """The rows of each row group and their bytes; one of no rows if there are none."""
+    taken: list[dict[str, Any]] = []
+    size = 0
+    for place, row in enumerate(rows):
+        values = make(row)
+        more = sum(map(_bytes, values.values()))
+        if more > READABLE_BYTES:
+            raise DataError(
+                f"{row.record.path}: {more:,} bytes; viewers read at most {READABLE_BYTES:,} at "
+                "once: store it smaller"
+            )
+        if taken and size + more > ROW_GROUP_BYTES:
+            yield taken, size
+            taken, size = [], 0
+        taken.append(values)
+        size += more
+        if len(taken) == MOST or (len(taken) >= FEWEST and _may_end(rows, place)):
+            yield taken, size
+            taken, size = [], 0
+    if taken or not rows:
+        yield taken, size
+
+
+def _may_end(rows: Sequence[Row], place: int) -> bool:
+    """True behind a row that its id picks, and behind the last row of a group of concepts."""
+    record, concept = rows[place]
+    picked = int.from_bytes(blake2b(record.id.encode(), digest_size=8).digest()) % ONE_IN == 0
+    return picked or (place + 1 < len(rows) and rows[place + 1].concept.group != concept.group)
+
+
+def _bytes(value: object) -> int:
+    if isinstance(value, dict):
+        return sum(map(_bytes, value.values()))
+    return len(value) if isinstance(value, bytes | str) else 8
+
+
+class _Maker:
+    """Makes the values of a row, its picture among them."""
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        read: Callable[[ImageRecord], bytes],
+        originals: Mapping[str, str],
+    ) -> None:
+        self._read = read
+        self._originals = originals
+        self._groups = {group.id: label for label, group in enumerate(groups)}
+        concepts = (concept.id for group in groups for concept in group.concepts)
+        self._concepts = {id: label for label, id in enumerate(concepts)}
+
+    def __call__(self, row: Row) -> dict[str, Any]:
+        record, concept = row
+        return {
+            "image": {"bytes": self._read(record), "path": record.path},
+            "image_id": record.id,
+            "group": self._groups[concept.group],
+            "concept": self._concepts[concept.id],
+            "name": concept.name,
+            "role": ROLES.index(concept.role),
+            "novelty": concept.novelty,
+            "definition": concept.definition,
+            "index": record.index,
+            "seed": record.seed,
+            "prompt": record.prompt,
+            "negative_prompt": record.negative_prompt,
+            "source": record.source,
+            "model": record.model,
+            "revision": record.revision,
+            "settings": _json(record.settings),
+            "scores": _json(record.scores),
+            "width": record.width,
+            "height": record.height,
+            "original_id": self._originals.get(record.id),
+        }
+
+
+def _json(value: Mapping[str, object]) -> str:
+    """Sorted, so that equal values have equal bytes."""
+    return json.dumps(plain(value), sort_keys=True, ensure_ascii=False, allow_nan=False)

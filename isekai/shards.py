@@ -1,5 +1,6 @@
 """Pictures and rows of a dataset's Parquet files, read when they are asked for."""
 
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,7 +13,8 @@ import pyarrow.parquet as pq
 
 from isekai import files
 from isekai.errors import DataError
-from isekai.parquet import COLUMNS
+from isekai.parquet import COLUMNS, file
+from isekai.types import Split
 
 _CACHE_BYTES = 256_000_000
 """Pictures of the row groups read last are kept up to this many bytes."""
@@ -47,8 +49,8 @@ class Shards:
         """[rows]: the pictures' bytes."""
         key = (path, number)
         if key not in self._cache:
-            with readable(path), pq.ParquetFile(path, metadata=self._footers[path]) as file:
-                table = file.read_row_group(number, columns=["image.bytes"])
+            with readable(path), pq.ParquetFile(path, metadata=self._footers[path]) as opened:
+                table = opened.read_row_group(number, columns=["image.bytes"])
             self._cache[key] = table["image"].combine_chunks().field("bytes")
             while len(self._cache) > 1 and _size(self._cache.values()) > _CACHE_BYTES:
                 self._cache.popitem(last=False)
@@ -56,9 +58,26 @@ class Shards:
         return self._cache[key]
 
 
-def rows(shard: Path, file: pq.ParquetFile) -> Iterator[tuple[Place, str, int, int]]:
+def of_split(folder: Path, split: Split) -> list[Path]:
+    """The split's files, all of them and in order, else DataError."""
+    found = sorted(folder.glob(f"{split}-*.parquet"))
+    if not found:
+        raise DataError(f"{folder}: {split}-*.parquet is missing; build or download it again")
+    last = re.search(r"-of-(\d{5})\.parquet$", found[-1].name)
+    wanted = [file(split, number, int(last[1])) for number in range(int(last[1]))] if last else []
+    names = {path.name for path in found}
+    missing = [name for name in wanted if name not in names]
+    odd = sorted(names.difference(wanted))
+    if missing:
+        raise DataError(f"{folder}: {missing[0]} is missing; build or download it again")
+    if odd:
+        raise DataError(f"{folder}: {odd[0]} is none of its files; build or download it again")
+    return found
+
+
+def rows(shard: Path, opened: pq.ParquetFile) -> Iterator[tuple[Place, str, int, int]]:
     """Place, image id, concept label and index of every row."""
-    found = file.schema_arrow
+    found = opened.schema_arrow
     for name in ("image", "image_id", "concept", "index"):
         expected = COLUMNS[name][0]
         if name not in found.names:
@@ -67,8 +86,8 @@ def rows(shard: Path, file: pq.ParquetFile) -> Iterator[tuple[Place, str, int, i
             raise DataError(
                 f"{shard}: column '{name}' is {found.field(name).type}, expected {expected}"
             )
-    for number in range(file.metadata.num_row_groups):
-        table = file.read_row_group(number, columns=["image_id", "concept", "index"])
+    for number in range(opened.metadata.num_row_groups):
+        table = opened.read_row_group(number, columns=["image_id", "concept", "index"])
         columns = (table[name].to_pylist() for name in ("image_id", "concept", "index"))
         for row, (image_id, label, index) in enumerate(zip(*columns, strict=True)):
             if image_id is None or label is None or index is None:
