@@ -100,7 +100,8 @@ def test_published_lists_are_downloaded_once_by_name_and_no_code_with_them(ask, 
         )
         assert found == pinned == [name, name, 20, 4, found[-1]]
         assert found[-1] == local[-1]
-        assert wrong == f"{name}: has no revision 'v9'; see its page on the Hub"
+        page = f"{hub.endpoint}/datasets/{name}"
+        assert wrong == f"{name}: has no branch, tag or commit 'v9'; see {page}/tree/main"
         assert unknown.startswith("ISEKAI-Portal/ISEKAI-11: no such folder here, and no such data")
         assert hub.logins == {f"Bearer {TOKEN}"}
         downloads = [line for line in hub.asked if line.startswith("GET") and "/resolve/" in line]
@@ -122,7 +123,8 @@ def test_a_table_is_loaded_by_name_revision_and_columns(ask, tables):
         )
     assert found == pinned == ["me/mine", "me/mine", 10, 0, found[-1]]
     assert column == "me/mine: option label=lable: no such column; did you mean 'label'?"
-    assert wrong == "me/mine: has no revision 'v9'; see its page on the Hub"
+    assert wrong.startswith("me/mine: has no branch, tag or commit 'v9'; see http://127.0.0.1:")
+    assert wrong.endswith("/datasets/me/mine/tree/main")
     assert unknown.startswith("me/other: no such folder here, and no such data set on the Hub")
 
 
@@ -142,7 +144,7 @@ def test_a_repository_of_class_folders_is_loaded_by_name(ask, tmp_path):
     [
         (404, "RepoNotFound", "no such folder here, and no such data set on the Hub, or a private"),
         (401, "", "the Hub answers 401; the login is not accepted: renew it with `hf auth login`"),
-        (401, "GatedRepo", "accept its terms on its page on the Hub, then log in with `hf auth"),
+        (401, "GatedRepo", "gated, and this login has no access; ask for it on http://127.0.0.1:"),
         (403, "", "the Hub answers 403; the login is not accepted"),
     ],
 )
@@ -157,6 +159,9 @@ def test_what_the_hub_refuses_is_told_in_one_line_without_the_token(ask, lists, 
 def test_a_hub_that_cannot_be_reached_is_told(ask):
     offline = ask(None, "lists:me/mine", "hub:me/mine", HF_HUB_OFFLINE="1")
     refused = ask(None, "lists:me/mine")  # `datasets` tries again for half a minute
-    for answer in (*offline, *refused):
-        assert answer.startswith("me/mine: the Hub can't be reached")
+    for answer in offline:
+        assert answer.startswith("me/mine: no such folder here, not in the Hub's cache, and $HF_HUB")
         assert "\n" not in answer
+    assert refused == [
+        "me/mine: no such folder here, and the Hub can't be reached; correct the path, or go online"
+    ]

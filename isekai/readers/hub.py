@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from isekai import files
+from isekai import files, hub
 from isekai.dataset import Dataset
 from isekai.errors import DataError, did_you_mean
 from isekai.images import UnreadableImage
-from isekai.readers import repository
 from isekai.readers.classed import Choice, Grouping, assemble
 from isekai.readers.pictures import Looked, Seen, Shelf, look, look_at
 
@@ -60,17 +59,19 @@ def _load(repo: str, config: str | None, split: str, revision: str | None) -> An
     here = Path(repo).is_dir()
     if here and revision is not None:
         raise DataError(f"{repo}: lies here, so it has no revision; leave the option out")
-    if not here and not repository.is_name(repo):
+    if not here and not hub.is_name(repo):
         raise DataError(f"{repo}: no such folder, and no name of the form owner/name")
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
-    with repository.reached(repo, revision), files.explained(Path(repo)):
+    with hub.reached(repo, revision, "dataset"), files.explained(Path(repo)):
         try:
             return datasets.load_dataset(repo, name=config, split=split, revision=revision)
         except (datasets.exceptions.DatasetsError, ValueError, FileNotFoundError) as error:
             cause = error.__cause__ or error
             if isinstance(cause, FileNotFoundError) and not here:
-                repository.ask(repo, revision)  # why it isn't there, which `datasets` leaves out
+                hub.ask(
+                    repo, revision, "dataset"
+                )  # why it isn't there, which `datasets` leaves out
             elif isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):
                 raise cause from None
             told = " ".join(str(cause).split())
@@ -125,7 +126,7 @@ def _pictures(
     cells = table.select_columns([image]).cast_column(image, datasets.Image(decode=False))
     if table.info.builder_name == "imagefolder":
         paths = {row: Path(cells[int(row)][image]["path"] or "") for row in rows}
-        root = Path(repo) if Path(repo).is_dir() else repository.cache_folder()
+        root = Path(repo) if Path(repo).is_dir() else hub.cache_folder()
         by_path = look_at(paths.values(), root)
         shelf = {what.id: path for path, what in by_path.items() if isinstance(what, Seen)}
         return {row: by_path[path] for row, path in paths.items()}, Shelf(shelf).fetch

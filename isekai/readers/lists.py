@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isekai import progress
+from isekai import hub, progress
 from isekai.dataset import Dataset
 from isekai.errors import DataError, did_you_mean
-from isekai.readers import questions, repository
+from isekai.readers import questions
 from isekai.readers.questions import Question
 from isekai.scoring import spelling
 from isekai.sources.folder import SUFFIXES
@@ -54,8 +54,8 @@ def read(
         if revision is not None:
             raise DataError(f"{path}: lies here, so it has no revision; leave the option out")
         folder = given if given.is_dir() else given.parent
-    elif repository.is_name(path):
-        folder = repository.download(path, revision, PATTERNS)
+    elif hub.is_name(path):
+        folder = hub.download(path, revision, PATTERNS, "dataset")
     else:
         raise DataError(f"{path}: no such folder or file, and no name of the form owner/name")
     file = given if given.is_file() else _annotations(folder, annotations)
@@ -69,7 +69,7 @@ def read(
         _roles(asked),
         {picture: base / picture for picture in pictures},
         # What is downloaded are links to where the Hub's client stores files.
-        root=root if given.exists() else repository.cache_folder(),
+        root=root if given.exists() else hub.cache_folder(),
         path=given,
         name=path if not given.exists() else "",
     )

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isekai import digests, hub
 from isekai.errors import DataError, IsekaiError, did_you_mean
 from isekai.files import explained
-from isekai.sources.diffusers import digests, hub, presets
+from isekai.sources.diffusers import presets
 from isekai.sources.diffusers.loading import TEXT_ENCODER, quiet
 
 _ADAPTER = "isekai"

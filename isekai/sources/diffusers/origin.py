@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from isekai import files
+from isekai import digests, files, hub
 from isekai.errors import DataError
-from isekai.sources.diffusers import digests, hub, layout
+from isekai.sources.diffusers import layout
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Origin:
     def revision(self) -> str:
         """The commit, or a SHA-256 over the names and contents of what is loaded from a folder.
 
-        A folder is read whole for it, but only once: see `isekai.sources.diffusers.digests`.
+        A folder is read whole for it, but only once: see `isekai.digests`.
         """
         if self.commit:
             return self.commit

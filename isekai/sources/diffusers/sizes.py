@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from isekai import hub
 from isekai.errors import IsekaiError
 from isekai.files import read_json
-from isekai.sources.diffusers import hub
 from isekai.sources.diffusers.origin import Origin
 
 

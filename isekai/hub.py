@@ -1,47 +1,79 @@
-"""Models on the Hugging Face Hub: what a repository holds, downloads, and refusals in one line."""
+"""The Hugging Face Hub: what a repository holds, downloads, and refusals in one line.
+
+The library follows $HF_ENDPOINT, $HF_TOKEN or a login, $HF_HOME and $HF_HUB_OFFLINE.
+"""
 
 import glob
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 from isekai.errors import DataError
 from isekai.files import explained
 
+Kind = Literal["model", "dataset"]
 
-def listed(repo: str, revision: str) -> tuple[str, dict[str, int]]:
+_WORDS: dict[Kind, str] = {"model": "model", "dataset": "data set"}
+
+
+def is_name(text: str) -> bool:
+    """`owner/name`, as the Hub writes it."""
+    return bool(re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", text, re.A))
+
+
+def page(repo: str, kind: Kind) -> str:
+    """Where people look at the repository."""
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+
+
+def cache_folder() -> Path:
+    """Where the Hub's client keeps files; its links stay inside."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+# ---------------------------------------------------------------- what there is
+
+
+def listed(repo: str, revision: str, kind: Kind = "model") -> tuple[str, dict[str, int]]:
     """The commit that the revision stands for, and the size in bytes of each file it holds.
 
-    The library follows $HF_ENDPOINT, $HF_TOKEN or a login, $HF_HOME and $HF_HUB_OFFLINE. Where the
-    Hub can't be reached, a branch stands for the commit that it stood for when it last could, if
-    the Hub's cache has it: so all of the library's clients do, and the run records the commit.
+    Where the Hub can't be reached, a branch stands for the commit that it stood for when it last
+    could, if the Hub's cache has it: so all of the library's clients do, and the run records the
+    commit.
     """
     from huggingface_hub import HfApi, RepoFile, get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     api = HfApi()
-    with reached(repo, revision):
-        commit = api.resolve_revision(repo, revision=revision).resolved
+    with reached(repo, revision, kind):
+        commit = api.resolve_revision(repo, revision=revision, repo_type=kind).resolved
         try:
-            tree = get_cached_repo_tree(repo, revision=commit)
+            tree = get_cached_repo_tree(repo, revision=commit, repo_type=kind)
         except CachedRepoTreeNotFoundError:
-            rows = api.list_repo_tree(repo, recursive=True, revision=commit)
+            rows = api.list_repo_tree(repo, recursive=True, revision=commit, repo_type=kind)
             tree = [row for row in rows if isinstance(row, RepoFile)]
     there = {file.path: file.size for file in tree}
     if out := [name for name in there if name.startswith("/") or ".." in name.split("/")]:
-        raise DataError(f"{repo}: lists {out[0]!r}, which leads elsewhere; don't use this model")
+        raise DataError(
+            f"{repo}: lists {out[0]!r}, which leads elsewhere; don't use this {_WORDS[kind]}"
+        )
     return commit, there
 
 
-def fetch_file(repo: str, commit: str, name: str) -> Path:
-    """One file, in the folder of the Hub's cache that holds this commit."""
-    from huggingface_hub import hf_hub_download
+def ask(repo: str, revision: str | None, kind: Kind) -> None:
+    """DataError if the Hub doesn't give the repository, with what it says."""
+    from huggingface_hub import HfApi
 
-    _hush()
-    with reached(repo, commit):
-        return Path(hf_hub_download(repo, name, revision=commit))
+    with reached(repo, revision, kind):
+        HfApi().repo_info(repo, revision=revision, repo_type=kind)
 
 
 def header(repo: str, commit: str, folder: Path, name: str) -> tuple[int, int]:
@@ -58,7 +90,7 @@ def header(repo: str, commit: str, folder: Path, name: str) -> tuple[int, int]:
             with explained(path):
                 found = parse_local_safetensors_file_metadata(path)
         else:
-            with reached(repo, commit):
+            with reached(repo, commit, "model"):
                 found = HfApi().parse_safetensors_file_metadata(repo, name, revision=commit)
     except SafetensorsParsingError:
         raise DataError(f"{repo}: {name} is no whole safetensors file; get it again") from None
@@ -67,13 +99,38 @@ def header(repo: str, commit: str, folder: Path, name: str) -> tuple[int, int]:
     return sum(tensor.parameter_count for tensor in tensors), max(ends, default=0)
 
 
-def fetch(repo: str, commit: str, files: Mapping[str, int], folder: Path) -> None:
+# ---------------------------------------------------------------- downloads
+
+
+def fetch_file(repo: str, commit: str, name: str, kind: Kind = "model") -> Path:
+    """One file, in the folder of the Hub's cache that holds this commit."""
+    from huggingface_hub import hf_hub_download
+
+    _hush()
+    with reached(repo, commit, kind):
+        return Path(hf_hub_download(repo, name, revision=commit, repo_type=kind))
+
+
+def download(repo: str, revision: str | None, patterns: Sequence[str], kind: Kind) -> Path:
+    """The folder in the Hub's cache that holds the files of these patterns."""
+    from huggingface_hub import snapshot_download
+
+    _hush()
+    with reached(repo, revision, kind):
+        return Path(
+            snapshot_download(
+                repo, repo_type=kind, revision=revision, allow_patterns=list(patterns)
+            )
+        )
+
+
+def fetch(
+    repo: str, commit: str, files: Mapping[str, int], folder: Path, kind: Kind = "model"
+) -> None:
     """Bring these files of the commit, of so many bytes each, to the folder that `fetch_file` gave.
 
     Nothing is asked of the Hub if they are all there. What an earlier try brought is kept.
     """
-    from huggingface_hub import snapshot_download
-
     missing = _missing(folder, files)
     if not missing:
         return
@@ -86,40 +143,39 @@ def fetch(repo: str, commit: str, files: Mapping[str, int], folder: Path) -> Non
     for name in missing:  # the library takes any file that is there for whole
         (folder / name).resolve().unlink(missing_ok=True)
         (folder / name).unlink(missing_ok=True)
-    _hush()
-    with reached(repo, commit):
-        snapshot_download(
-            repo, revision=commit, allow_patterns=[glob.escape(name) for name in missing]
-        )
+    download(repo, commit, [glob.escape(name) for name in missing], kind)
     if left := _missing(folder, files):
         raise DataError(f"{repo}: {min(left)} was not downloaded whole; run the same command again")
 
 
+# ---------------------------------------------------------------- refusals
+
+
 @contextmanager
-def reached(repo: str, revision: str) -> Iterator[None]:
+def reached(repo: str, revision: str | None, kind: Kind) -> Iterator[None]:
     """Say what the Hub refused and what to do, without the request: it could hold a secret."""
     import httpx2
     from huggingface_hub import constants, errors, get_token
 
-    page = f"{constants.ENDPOINT}/{repo}"
+    where, what = page(repo, kind), _WORDS[kind]
     try:
         with explained(Path(constants.HF_HUB_CACHE)):
             yield
     except errors.GatedRepoError:
         raise DataError(
-            f"{repo}: gated, and this login has no access; ask for it on {page}"
+            f"{repo}: gated, and this login has no access; ask for it on {where}"
             if get_token()
-            else f"{repo}: gated; accept its terms on {page}, then log in with `hf auth login` or "
+            else f"{repo}: gated; accept its terms on {where}, then log in with `hf auth login` or "
             "$HF_TOKEN"
         ) from None
     except errors.RevisionNotFoundError:
         raise DataError(
-            f"{repo}: has no branch, tag or commit '{revision}'; see {page}/tree/main"
+            f"{repo}: has no branch, tag or commit '{revision}'; see {where}/tree/main"
         ) from None
     except errors.RepositoryNotFoundError:
         raise DataError(
-            f"{repo}: no such folder here, and no such model on the Hub, or a private one; correct "
-            "the name, or log in with `hf auth login` or $HF_TOKEN"
+            f"{repo}: no such folder here, and no such {what} on the Hub, or a private one; "
+            "correct the name, or log in with `hf auth login` or $HF_TOKEN"
         ) from None
     except errors.HfHubHTTPError as error:
         raise _refused(repo, error.response.status_code) from None
