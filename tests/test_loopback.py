@@ -160,7 +160,7 @@ def test_a_hub_that_cannot_be_reached_is_told(ask):
     offline = ask(None, "lists:me/mine", "hub:me/mine", HF_HUB_OFFLINE="1")
     refused = ask(None, "lists:me/mine")  # `datasets` tries again for half a minute
     for answer in offline:
-        assert answer.startswith("me/mine: no such folder here, not in the Hub's cache, and $HF_HUB")
+        assert answer.startswith("me/mine: no such folder here, not in the Hub's cache, and $HF_")
         assert "\n" not in answer
     assert refused == [
         "me/mine: no such folder here, and the Hub can't be reached; correct the path, or go online"
