@@ -111,4 +111,4 @@ def _abstract(all_facts: Sequence[Facts]) -> str:
 def _tex(text: str) -> str:
     """A title or name for BibTeX: its braces and commands would be the file's own."""
     plain = " ".join(text.split())
-    return "".join(one for one in plain if one not in '{}\\%$#&_^~"@')
+    return "".join(one for one in plain if one not in '{}\\%$#&_^~"@`')

@@ -144,16 +144,26 @@ def _record_sets(facts: Facts) -> Iterator[Json]:
             "@id": own,
             "name": own,
             "description": f"The split {split} of {facts.manifest.title}.",
-            "dataType": "cr:Split",
             "key": {"@id": f"{own}/image_id"},
             "field": [
                 {
-                    **_field(own, name, _TYPES.get(str(kind), "sc:ImageObject"), meaning),
-                    "source": _source(facts, split, name),
-                }
-                for name, (kind, meaning) in COLUMNS.items()
+                    **_field(own, "split", "sc:Text", "The split, the same in every row."),
+                    "value": split,
+                },
+                *(_column(facts, split, own, name) for name in COLUMNS),
             ],
         }
+
+
+def _column(facts: Facts, split: Split, owner: str, name: str) -> Json:
+    kind, meaning = COLUMNS[name]
+    field = {
+        **_field(owner, name, _TYPES.get(str(kind), "sc:ImageObject"), meaning),
+        "source": _source(facts, split, name),
+    }
+    if name in _labels(facts):
+        field["references"] = {"field": {"@id": f"{facts.name}/{name}-labels/number"}}
+    return field
 
 
 def _labels(facts: Facts) -> Mapping[str, Sequence[str]]:

@@ -48,6 +48,7 @@ class Maker(NamedTuple):
 class Facts:
     """One dataset, without its pictures; nothing in it is made up elsewhere."""
 
+    folder: Path
     manifest: Manifest
     groups: tuple[Group, ...]
     shards: tuple[Shard, ...]
@@ -59,8 +60,8 @@ class Facts:
     """(width, height) in pixels -> pictures."""
     left_out: Mapping[str, int]
     """Reason -> pictures."""
-    novelty: Mapping[str, object] | None
-    """The evidence of novelty, where it was measured."""
+    novelty: bool
+    """Whether evidence of it was measured, as the folder's novelty.json."""
     lists: episode_lists.Settings | None
     """How the episodes that lie beside the pictures were drawn."""
 
@@ -134,8 +135,8 @@ def _facts(folder: Path) -> Facts:
         makers[Maker(source or "", model or "", revision or "")] += count
         sizes[width or 0, height or 0] += count
     rejected = files.read_jsonl(folder / "rejected.jsonl", Rejection)
-    evidence = folder / NOVELTY
     return Facts(
+        folder=folder,
         manifest=manifest,
         groups=opened.groups,
         shards=tuple(_shard(split, path) for split, path in shards),
@@ -143,7 +144,7 @@ def _facts(folder: Path) -> Facts:
         makers=dict(sorted(makers.items())),
         sizes=dict(sorted(sizes.items())),
         left_out=dict(sorted(Counter(one.reason for one in rejected).items())),
-        novelty=files.read_json(evidence, dict[str, object]) if evidence.exists() else None,
+        novelty=(folder / NOVELTY).exists(),
         lists=episode_lists.settings(folder),
     )
 
