@@ -1,13 +1,17 @@
 """Finds pictures that are the same, or nearly, and says which of them to keep.
 
-Four looks, from the surest to the broadest: equal bytes, equal pixels, nearly equal perceptual
-hashes, nearly parallel embeddings. Of pictures that are alike the first is kept: the one with most
-pixels, then the lowest index, then by concept and path. So every picture left out is alike to one
-that stays, no two that stay are alike, and the order in which pictures come in changes nothing.
+Five looks, from the surest to the broadest: equal bytes, equal pixels, nearly equal perceptual
+hashes, one a copy of the other (`isekai.copies`), and within a concept nearly parallel embeddings.
+Whatever the look, of pictures that are alike the first is kept: one that a person protects, then
+the one with the highest score, with most pixels, with the lowest index, then by concept and path.
+So every picture left out is alike to one that stays, and the order in which pictures come in
+changes nothing. `leaks` tells what is still near across splits and concepts.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import imagehash
@@ -15,31 +19,36 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from isekai import copies, neighbours
 from isekai.files import sha256
-from isekai.types import ImageRecord
+from isekai.neighbours import TILE as TILE
+from isekai.neighbours import closest as closest
+from isekai.types import Estimate, ImageRecord
 
 HASH_BITS = 256
-TILE = 1024
-"""Pictures compared at once with as many others: all pairs are looked at, never held together."""
+CANDIDATES = 16
+"""Nearest pictures by embedding that are looked at for being copies."""
+HASH_CANDIDATES = 4
+"""The same by perceptual hash."""
+HASH_NEARBY = 80
+"""Bits up to which a picture is one of them; different pictures differ in 128 on average."""
 
-Alike = Callable[[slice, slice], NDArray[np.bool_]]
+_BLOCK = 256
+_LOOKS = 4096
+"""Looks that are remembered, 45 kB each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """How near is too near.
-
-    The numbers keep clear of other views of one concept, which are no duplicates. Measured on 360
-    renderings of 9 concepts at 192 px and 108 simple drawings at 96 px:
-    - hash: different pictures differ in 76 bits or more (46 among the drawings), copies that were
-      stored as JPEG, resized, blurred or brightened in 14 or less (34 at quality 25 and 96 px);
-    - cosine, EfficientNet-Lite0 at 160 px: other views of a concept come to 0.84 (0.967 among the
-      drawings), copies cropped by 2 % a side to 0.98 and mirrored ones to 0.955 in the median.
-    So the hash finds the same picture stored otherwise, the cosine what is left of near copies.
-    """
+    """How near is too near. TODO"""
 
     hash_distance: int = 32
+    copy: float = 0.55
+    """Of `copies.score`."""
+    candidate: float = 0.75
+    """Cosine from which on a picture may be a copy and is compared with features and pixels."""
     cosine: float = 0.975
+    """From which on two pictures of a concept are too near, and others are told as leaks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +66,17 @@ class Print:
     """SHA-256 of the decoded picture."""
     hash: NDArray[np.uint64]
     """[4]: the 256 bits of `perceptual_hash`."""
+    small: copies.Grey | None = None
+    """`copies.small`, 16 kB; without it no copies are looked for."""
+    keep: bool = False
+    """A person wants it: it stays, whatever it is like."""
+    score: float = 0.0
+    """Of pictures that are alike the highest stays."""
 
     @classmethod
-    def of(cls, picture: Image.Image, record: ImageRecord) -> "Print":
+    def of(
+        cls, picture: Image.Image, record: ImageRecord, *, keep: bool = False, score: float = 0.0
+    ) -> "Print":
         return cls(
             path=record.path,
             concept=record.concept,
@@ -68,11 +85,14 @@ class Print:
             data=record.id,
             pixels=pixels_hash(picture),
             hash=perceptual_hash(picture),
+            small=copies.small(picture),
+            keep=keep,
+            score=score,
         )
 
     @property
-    def rank(self) -> tuple[int, int, str, str]:
-        return (-self.area, self.index, self.concept, self.path)
+    def rank(self) -> tuple[bool, float, int, int, str, str]:
+        return (not self.keep, -self.score, -self.area, self.index, self.concept, self.path)
 
 
 class Duplicate(NamedTuple):
@@ -81,6 +101,15 @@ class Duplicate(NamedTuple):
     position: int
     kept: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thinning:
+    """What to leave out, and how much of it a search in buckets can have found."""
+
+    duplicates: Sequence[Duplicate]
+    recall: Mapping[str, Estimate]
+    """Of the pairs near by `hash` and by `embedding`; empty where all pairs were looked at."""
 
 
 def pixels_hash(image: Image.Image) -> str:
@@ -93,42 +122,6 @@ def perceptual_hash(image: Image.Image) -> NDArray[np.uint64]:
     return np.packbits(imagehash.phash(image, hash_size=16).hash).view(np.uint64)
 
 
-def find(
-    prints: Sequence[Print], features: NDArray[np.float32], limits: Limits | None = None
-) -> list[Duplicate]:
-    """Every picture to leave out. `features` are unit rows, one a print."""
-    limits = limits or Limits()
-    order = sorted(range(len(prints)), key=lambda position: prints[position].rank)
-    found: list[Duplicate] = []
-    for reason, keys in (
-        ("same bytes", [one.data for one in prints]),
-        ("same pixels", [one.pixels for one in prints]),
-    ):
-        first: dict[str, int] = {}
-        for position in order:
-            kept = first.setdefault(keys[position], position)
-            if kept != position:
-                found.append(Duplicate(position, kept, reason))
-        order = list(first.values())
-    if not order:
-        return found
-
-    hashes, vectors = np.stack([prints[position].hash for position in order]), features[order]
-
-    def same(a: slice, b: slice) -> NDArray[np.bool_]:
-        return distances(hashes[a], hashes[b]) <= limits.hash_distance
-
-    # One walk under both rules: two in turn would leave out what is like none that stays.
-    pairs = _thin(
-        len(order), lambda a, b: same(a, b) | (vectors[a] @ vectors[b].T >= limits.cosine)
-    )
-    for place, kept in pairs:
-        hashed = same(slice(place, place + 1), slice(kept, kept + 1)).all()
-        reason = "same picture by perceptual hash" if hashed else "near-duplicate by embedding"
-        found.append(Duplicate(order[place], order[kept], reason))
-    return sorted(found)
-
-
 def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]:
     """[n, m]: differing bits of every pair of hashes [n, 4] and [m, 4]."""
     total = np.zeros((len(a), len(b)), np.int64)
@@ -137,36 +130,228 @@ def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]
     return total
 
 
-def closest(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, int, int]:
-    """The highest cosine between a row of `a` and a row of `b` (unit rows), and which rows."""
-    best = (-1.0, 0, 0)
-    for row in range(0, len(a), TILE):
-        for column in range(0, len(b), TILE):
-            cosines = a[row : row + TILE] @ b[column : column + TILE].T
-            i, j = divmod(int(cosines.argmax()), cosines.shape[1])
-            best = max(best, (float(cosines[i, j]), row + i, column + j), key=lambda one: one[0])
-    return best
+def signs(hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
+    """[n, 256]: hashes [n, 4] as unit rows; d differing bits are a cosine of exactly 1 - d / 128."""
+    bits = np.unpackbits(hashes.view(np.uint8), axis=1)
+    return (bits.astype(np.float32) * 2 - 1) / np.float32(HASH_BITS**0.5)
 
 
-def _thin(count: int, alike: Alike) -> list[tuple[int, int]]:
-    """Walk down the places: keep what is like nothing kept so far, pair the rest with its match.
+# ---------------------------------------------------------------- what to leave out
 
-    `alike` compares slices of the places.
+
+def find(
+    prints: Sequence[Print],
+    features: NDArray[np.float32] | None = None,
+    limits: Limits | None = None,
+    seed: int = 0,
+) -> list[Duplicate]:
+    """Every picture to leave out. `features` are unit rows, one a print; None for no embedding."""
+    return list(thin(prints, features, limits, seed).duplicates)
+
+
+def thin(
+    prints: Sequence[Print],
+    features: NDArray[np.float32] | None = None,
+    limits: Limits | None = None,
+    seed: int = 0,
+) -> Thinning:
+    """As `find`, with what is known of the search; `seed` is that of buckets, where there are any.
+
+    A picture is compared with those that stay and come before it. By bytes, pixels, hash and, in
+    its concept, embedding, no two are left that are alike. For copies only the nearest are looked
+    at: `CANDIDATES` by embedding and `HASH_CANDIDATES` by hash.
     """
-    kept = np.ones(count, bool)
-    match = np.zeros(count, np.int64)
-    for start in range(0, count, TILE):
-        rows = slice(start, min(start + TILE, count))
-        for before in range(0, start, TILE):
-            columns = slice(before, before + TILE)
-            hits = alike(rows, columns) & kept[columns]
-            new = kept[rows] & hits.any(axis=1)
-            match[rows][new] = before + hits[new].argmax(axis=1)
-            kept[rows][new] = False
-        among = alike(rows, rows)
-        for row in range(1, rows.stop - start):
-            hits = among[row, :row] & kept[start : start + row]
-            if kept[start + row] and hits.any():
-                match[start + row] = start + hits.argmax()
-                kept[start + row] = False
-    return [(int(place), int(match[place])) for place in np.flatnonzero(~kept)]
+    order = sorted(range(len(prints)), key=lambda position: prints[position].rank)
+    if not order:
+        return Thinning(duplicates=[], recall={})
+    rows = np.zeros((len(order), 1), np.float32) if features is None else features[order]
+    walk = _Walk([prints[position] for position in order], rows, limits or Limits(), seed)
+    found = [Duplicate(order[place], order[kept], reason) for place, kept, reason in walk.matches()]
+    return Thinning(duplicates=sorted(found), recall=walk.recall())
+
+
+class _Walk:
+    """Goes down the places of ranked prints, and keeps what is like nothing kept so far."""
+
+    def __init__(
+        self, prints: Sequence[Print], rows: NDArray[np.float32], limits: Limits, seed: int
+    ) -> None:
+        self.prints, self.limits = prints, limits
+        bits = max(limits.hash_distance, HASH_NEARBY)
+        hashes = signs(np.stack([one.hash for one in prints]))
+        self.by_hash = _Near(hashes, 1 - 2 * bits / HASH_BITS, HASH_CANDIDATES, seed)
+        self.by_look = _Near(rows, limits.candidate, CANDIDATES, seed)
+        self.concepts: dict[str, list[int]] = defaultdict(list)
+        for place, one in enumerate(prints):
+            self.concepts[one.concept].append(place)
+        self.in_concept = {
+            concept: _Near(rows[places], limits.cosine, 1, seed)
+            for concept, places in self.concepts.items()
+        }
+        self.bytes: dict[str, int] = {}
+        self.pixels: dict[str, int] = {}
+        self.look = lru_cache(_LOOKS)(self._look)
+
+    def matches(self) -> Iterator[tuple[int, int, str]]:
+        """(place, kept place, reason) of each that goes."""
+        count: dict[str, int] = defaultdict(int)
+        for place, one in enumerate(self.prints):
+            own = count[one.concept]
+            count[one.concept] += 1
+            match = None if one.keep else self._match(place, own)
+            if match:
+                yield place, *match
+                continue
+            self.bytes.setdefault(one.data, place)
+            self.pixels.setdefault(one.pixels, place)
+            self.by_hash.kept[place] = self.by_look.kept[place] = True
+            self.in_concept[one.concept].kept[own] = True
+
+    def recall(self) -> dict[str, Estimate]:
+        both = {"hash": self.by_hash.recall, "embedding": self.by_look.recall}
+        return {name: recall for name, recall in both.items() if recall}
+
+    def _match(self, place: int, own: int) -> tuple[int, str] | None:
+        """A kept place that this one is like, by the surest look; `own` is its place in concept."""
+        one = self.prints[place]
+        if one.data in self.bytes:
+            return self.bytes[one.data], "same bytes"
+        if one.pixels in self.pixels:
+            return self.pixels[one.pixels], "same pixels"
+        hashed, cosines = self.by_hash.of(place)
+        if len(hashed) and (1 - cosines[0]) * HASH_BITS / 2 <= self.limits.hash_distance:
+            return int(hashed[0]), "same picture by perceptual hash"
+        near, _ = self.by_look.of(place)
+        for other in dict.fromkeys([*near.tolist(), *hashed.tolist()]):
+            if self._is_copy(other, place):
+                return other, "same picture, cropped, mirrored or turned"
+        same, _ = self.in_concept[one.concept].of(own)
+        if len(same):
+            return self.concepts[one.concept][same[0]], "near-duplicate by embedding"
+        return None
+
+    def _is_copy(self, kept: int, place: int) -> bool:
+        a, b = self.look(kept), self.look(place)
+        return bool(a and b and copies.score(a, b) >= self.limits.copy)
+
+    def _look(self, place: int) -> copies.Look | None:
+        small = self.prints[place].small
+        return None if small is None else copies.look(small)
+
+
+class _Near:
+    """Which places that are kept, and come before, are near a place.
+
+    Asked place after place, with `kept` true for those before that stay.
+    """
+
+    def __init__(self, rows: NDArray[np.float32], floor: float, count: int, seed: int) -> None:
+        self.rows, self.floor, self.count = rows, floor, count
+        self.kept = np.zeros(len(rows), bool)
+        self.recall: Estimate | None = None
+        self._start = self._stop = 0
+        self._of = self._in_block
+        if len(rows) > neighbours.EXACT:
+            found = neighbours.search(rows, floor, seed)
+            self.recall = found.recall
+            order = np.argsort(found.pairs.j, kind="stable")
+            self._earlier, self._cosines = found.pairs.i[order], found.pairs.cosine[order]
+            self._first = np.searchsorted(found.pairs.j[order], np.arange(len(rows) + 1))
+            self._of = self._in_pairs
+
+    def of(self, place: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """At most `count` places, nearest first, and their cosines of at least `floor`."""
+        places, cosines = self._of(place)
+        stay = self.kept[places]
+        places, cosines = places[stay], cosines[stay]
+        order = np.lexsort((places, -cosines))[: self.count]
+        return places[order], cosines[order]
+
+    def _in_block(self, place: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        if place >= self._stop:
+            self._advance(place)
+        row = place - self._start
+        near = self._before[row] >= 0
+        among = np.flatnonzero(self._among[row, :row] >= self.floor)
+        return (
+            np.concatenate([self._places[self._before[row][near]], among + self._start]),
+            np.concatenate([self._cosine[row][near], self._among[row, among]]),
+        )
+
+    def _advance(self, place: int) -> None:
+        """All that is kept before the next block is known by now."""
+        self._start, self._stop = place, min(place + _BLOCK, len(self.rows))
+        block = self.rows[self._start : self._stop]
+        self._places = np.flatnonzero(self.kept[:place])
+        self._before, self._cosine = neighbours.nearest(
+            block, self.rows[self._places], self.count, self.floor
+        )
+        self._among = block @ block.T
+
+    def _in_pairs(self, place: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        span = slice(self._first[place], self._first[place + 1])
+        return self._earlier[span].astype(np.int64), self._cosines[span]
+
+
+# ---------------------------------------------------------------- what leaks
+
+
+class Leak(NamedTuple):
+    """Two pictures that are near though they should have nothing to do with each other."""
+
+    i: int
+    j: int
+    cosine: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leaks:
+    """What comes near across splits or concepts; positions in what was given, i < j."""
+
+    across_splits: int
+    """Pairs at the limit or over it."""
+    across_concepts: int
+    worst: Sequence[Leak]
+    """Of both, nearest first."""
+    closest_across_splits: Leak | None
+    """Whether over the limit or not; None if there is but one split, or more rows than can be
+    compared pair by pair."""
+    closest_across_concepts: Leak | None
+    recall: Estimate | None
+    """Which share of the near pairs a search in buckets finds; None where all were looked at."""
+
+
+def leaks(
+    features: NDArray[np.float32],
+    splits: Sequence[str],
+    concepts: Sequence[str],
+    limits: Limits | None = None,
+    most: int = 100,
+    seed: int = 0,
+) -> Leaks:
+    """What is nearer than `limits.cosine` across splits and concepts, the `most` worst by name.
+
+    `features` are unit rows, `splits` and `concepts` name those of each.
+    """
+    split, concept = (np.unique(names, return_inverse=True)[1] for names in (splits, concepts))
+    found = neighbours.search(features, (limits or Limits()).cosine, seed)
+    i, j, cosine = found.pairs.i, found.pairs.j, found.pairs.cosine
+    other_split, other_concept = split[i] != split[j], concept[i] != concept[j]
+    near = np.flatnonzero(other_split | other_concept)
+    near = near[np.lexsort((j[near], i[near], -cosine[near]))][:most]
+    exact = len(features) <= neighbours.EXACT
+    closest_split, closest_concept = (
+        Leak(best[1], best[2], best[0]) if best else None
+        for best in (
+            neighbours.closest_apart(features, labels) if exact else None
+            for labels in (split, concept)
+        )
+    )
+    return Leaks(
+        across_splits=int(other_split.sum()),
+        across_concepts=int(other_concept.sum()),
+        worst=[Leak(int(i[row]), int(j[row]), float(cosine[row])) for row in near],
+        closest_across_splits=closest_split,
+        closest_across_concepts=closest_concept,
+        recall=found.recall,
+    )

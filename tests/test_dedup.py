@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from isekai import dedup, files
+from isekai import dedup, files, neighbours
 from isekai.dedup import Duplicate, Limits, Print
 from isekai.embedders.lite0 import Lite0
 from isekai.images import decode, encode
@@ -119,7 +119,7 @@ def test_distances_count_differing_bits():
 
 @pytest.mark.parametrize("tile", [1, 3, 64])
 def test_closest_is_the_highest_cosine_of_all_pairs(monkeypatch, tile):
-    monkeypatch.setattr(dedup, "TILE", tile)
+    monkeypatch.setattr(neighbours, "TILE", tile)
     rng = np.random.default_rng(1)
     a, b = unit(rng.normal(size=(10, 5))), unit(rng.normal(size=(7, 5)))
     cosine, i, j = dedup.closest(a, b)
@@ -171,15 +171,15 @@ def alike(a: Print, b: Print, cosine: float, limits: Limits) -> bool:
 def test_the_kept_are_unlike_each_other_and_every_other_has_a_kept_match(rows, tile, shuffle):
     limits = Limits(hash_distance=1, cosine=0.999)
     prints, features = crowd(rows)
-    before = dedup.TILE
-    dedup.TILE = tile
+    before = neighbours.TILE
+    neighbours.TILE = tile
     try:
         found = dedup.find(prints, features, limits)
         order = list(range(len(prints)))
         shuffle.shuffle(order)
         again = dedup.find([prints[i] for i in order], features[order], limits)
     finally:
-        dedup.TILE = before
+        neighbours.TILE = before
     named = {(prints[d.position].path, prints[d.kept].path, d.reason) for d in found}
     assert named == {
         (prints[order[d.position]].path, prints[order[d.kept]].path, d.reason) for d in again
