@@ -179,9 +179,18 @@ def configs(root: Path) -> dict[str, Path]:
     """The datasets in the folder by name, finished or not; folders of other steps are none."""
     found = {}
     for where in sorted(root.glob(f"*/{_MANIFEST}")):
-        if NAME.fullmatch(where.parent.name) and _is_of_dataset(where):
+        if NAME.fullmatch(where.parent.name) and is_dataset(where.parent):
             found[where.parent.name] = where.parent
     return found
+
+
+def is_dataset(folder: Path) -> bool:
+    """True as well where a manifest can't be read: whoever opens it says why."""
+    try:
+        told = files.read_json(folder / _MANIFEST, dict[str, object])
+    except DataError:
+        return (folder / _MANIFEST).exists()
+    return told.get("kind") == "dataset"
 
 
 def load(spec: str | Path) -> Dataset:
@@ -229,14 +238,6 @@ def fingerprint(
 
 
 # ---------------------------------------------------------------- reading
-
-
-def _is_of_dataset(where: Path) -> bool:
-    """True as well for a manifest that can't be read: whoever opens it says why."""
-    try:
-        return files.read_json(where, dict[str, object]).get("kind") == "dataset"
-    except DataError:
-        return True
 
 
 def _folder(path: Path) -> Path:

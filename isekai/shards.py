@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from isekai import files
 from isekai.errors import DataError
-from isekai.parquet import COLUMNS, file
+from isekai.parquet import COLUMNS, MOST, file
 from isekai.types import Split
 
 _CACHE_BYTES = 256_000_000
@@ -58,18 +58,33 @@ class Shards:
         return self._cache[key]
 
 
+class Listing(NamedTuple):
+    """A split's files by their names, none of which is opened."""
+
+    found: list[Path]
+    missing: list[str]
+    odd: list[str]
+    """Names that don't go with the others."""
+
+
+def listing(folder: Path, split: Split) -> Listing:
+    """What is there of the split's files; their names tell how many there are to be."""
+    found = {path.name: path for path in sorted(folder.glob(f"{split}-*.parquet"))}
+    last = re.search(r"-of-([0-9]{5})\.parquet$", max(found, default=""))
+    wanted = [file(split, number, int(last[1])) for number in range(int(last[1]))] if last else []
+    return Listing(
+        [found[name] for name in wanted if name in found],
+        [name for name in wanted if name not in found] or ([] if found else [file(split)]),
+        sorted(found.keys() - set(wanted)),
+    )
+
+
 def of_split(folder: Path, split: Split) -> list[Path]:
     """The split's files, all of them and in order, else DataError."""
-    found = sorted(folder.glob(f"{split}-*.parquet"))
-    if not found:
-        raise DataError(f"{folder}: {split}-*.parquet is missing; build or download it again")
-    last = re.search(r"-of-(\d{5})\.parquet$", found[-1].name)
-    wanted = [file(split, number, int(last[1])) for number in range(int(last[1]))] if last else []
-    names = {path.name for path in found}
-    missing = [name for name in wanted if name not in names]
-    odd = sorted(names.difference(wanted))
+    found, missing, odd = listing(folder, split)
     if missing:
-        raise DataError(f"{folder}: {missing[0]} is missing; build or download it again")
+        name = missing[0] if found else f"{split}-*.parquet"
+        raise DataError(f"{folder}: {name} is missing; build or download it again")
     if odd:
         raise DataError(f"{folder}: {odd[0]} is none of its files; build or download it again")
     return found
@@ -87,12 +102,18 @@ def rows(shard: Path, opened: pq.ParquetFile) -> Iterator[tuple[Place, str, int,
                 f"{shard}: column '{name}' is {found.field(name).type}, expected {expected}"
             )
     for number in range(opened.metadata.num_row_groups):
-        table = opened.read_row_group(number, columns=["image_id", "concept", "index"])
-        columns = (table[name].to_pylist() for name in ("image_id", "concept", "index"))
-        for row, (image_id, label, index) in enumerate(zip(*columns, strict=True)):
-            if image_id is None or label is None or index is None:
-                raise DataError(f"{shard}: row {row} of row group {number} has no id or concept")
-            yield Place(shard, number, row), image_id, label, index
+        row = 0
+        for batch in opened.iter_batches(
+            MOST, row_groups=[number], columns=["image_id", "concept", "index"]
+        ):
+            columns = (batch[name].to_pylist() for name in ("image_id", "concept", "index"))
+            for image_id, label, index in zip(*columns, strict=True):
+                if image_id is None or label is None or index is None:
+                    raise DataError(
+                        f"{shard}: row {row} of row group {number} has no id or concept"
+                    )
+                yield Place(shard, number, row), image_id, label, index
+                row += 1
 
 
 @contextmanager
@@ -103,8 +124,8 @@ def readable(path: Path) -> Iterator[None]:
             yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; build or download the dataset again") from None
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(
             f"{path}: damaged ({reason}); build or download the dataset again"
         ) from error

@@ -1,0 +1,151 @@
+"""Holds a repository's README.md and croissant.json to the datasets beside them."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from isekai.errors import DataError
+from isekai.findings import Findings
+from isekai.parquet import SPLITS
+from isekai.types import Split
+
+CROISSANT = "croissant.json"
+
+
+class Held(NamedTuple):
+    """What a dataset has of a split."""
+
+    files: Sequence[str]
+    """Their names, in its folder."""
+    rows: int | None
+    """None if some could not be read."""
+
+
+Datasets = Mapping[str, Mapping[Split, Held]]
+"""Name -> split -> what is there."""
+
+
+def look(root: Path, datasets: Datasets, findings: Findings) -> None:
+    """Take down what README.md and, if it is there, croissant.json say wrongly of `datasets`."""
+    card = root / "README.md"
+    with findings.of(card):
+        if findings.text(card):
+            told = _front_matter(card)
+            for what in (*_configs(told, datasets), *_counts(told, datasets)):
+                findings.add(card, what, kind="config")
+    if (root / CROISSANT).exists():
+        _croissant(root / CROISSANT, findings)
+
+
+def _front_matter(card: Path) -> Mapping[str, Any]:
+    """The YAML at the head of the card; DataError if there is none."""
+    from huggingface_hub import metadata_load
+    from yaml import YAMLError  # type: ignore[import-untyped]
+
+    try:
+        told = metadata_load(card)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise DataError(f"{card}: its head is no YAML ({str(error).splitlines()[0]})") from None
+    if not told:
+        raise DataError(f"{card}: has no YAML at its head, so that no dataset is found")
+    return told
+
+
+def _configs(told: Mapping[str, Any], datasets: Datasets) -> Iterator[str]:
+    listed: dict[str, object] = {}
+    for entry in _entries(told.get("configs")):
+        name = str(entry.get("config_name"))
+        if name in listed:
+            yield f"lists the config '{name}' twice"
+        listed[name] = entry.get("data_files")
+    for name in sorted(listed.keys() - datasets.keys()):
+        yield f"lists the config '{name}', which is not there"
+    everything = [
+        f"{name}/{file}"
+        for name, own in datasets.items()
+        for held in own.values()
+        for file in held.files
+    ]
+    for name, own in datasets.items():
+        if name not in listed:
+            yield f"lists no config '{name}', so that this dataset is not found"
+            continue
+        patterns = {str(one.get("split")): one.get("path") for one in _entries(listed[name])}
+        for split in sorted(patterns.keys() - set(SPLITS)):
+            yield f"config '{name}' has a split '{split}', which is not there"
+        for split in SPLITS:
+            wanted = {f"{name}/{file}" for file in own[split].files}
+            yield from _files(name, split, patterns.get(split), wanted, everything)
+
+
+def _files(
+    name: str, split: Split, given: object, wanted: set[str], everything: Sequence[str]
+) -> Iterator[str]:
+    """What is wrong with the paths that a config gives for a split."""
+    patterns = given if isinstance(given, list) else [] if given is None else [given]
+    named: set[str] = set()
+    for pattern in map(str, patterns):
+        found = {file for file in everything if fnmatchcase(file, pattern)}
+        if not found:
+            yield f"config '{name}' names {pattern}, which is not there"
+        named |= found
+    for file in sorted(wanted - named):
+        yield f"config '{name}' leaves out {file} of the split {split}"
+    for file in sorted(named - wanted):
+        yield f"config '{name}' names {file} for the split {split}"
+
+
+def _counts(told: Mapping[str, Any], datasets: Datasets) -> Iterator[str]:
+    """`datasets` refuses to load what has another number of rows than `dataset_info` says."""
+    given = told.get("dataset_info")
+    for info in _entries([given] if isinstance(given, dict) else given):
+        name = str(info.get("config_name"))
+        for entry in _entries(info.get("splits")):
+            for split, held in datasets.get(name, {}).items():
+                count = entry.get("num_examples")
+                if entry.get("name") == split and held.rows not in (None, count):
+                    yield f"'{name}' has {held.rows} rows in {split}, not {count} as it says"
+
+
+def _croissant(path: Path, findings: Findings) -> None:
+    """Hold the file to Croissant by its own package, if that is installed."""
+    told = findings.json(path, dict[str, object])
+    if told is None or find_spec("mlcroissant") is None:
+        return
+    if _fetches(told):
+        findings.add(path, "names a context that has to be fetched; expected is one in the file")
+        return
+    import mlcroissant
+
+    try:
+        mlcroissant.Dataset(jsonld=told)
+    except Exception as error:  # it meets odd documents with almost any class
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        for line in lines:
+            if re.search(r"\w", line) and not line.startswith("Found the following"):
+                findings.add(path, line.strip(" -"), kind="croissant")
+
+
+def _fetches(told: Mapping[str, object]) -> bool:
+    """True for JSON-LD whose reader would ask an address in it for more."""
+    context = told.get("@context")
+    if not isinstance(context, dict):
+        return True
+    left: list[object] = [context, *(value for key, value in told.items() if key != "@context")]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if "@context" in value or "@import" in value:
+                return True
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return False
+
+
+def _entries(value: object) -> list[Mapping[str, Any]]:
+    """The tables of a list; whatever else there may be is none."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
