@@ -10,13 +10,24 @@ const MOST = 60;
 
 export const isOpen = () => document.querySelector("dialog[open]") !== null;
 
+// Focus goes back where it was at once: the next key may come before the browser sees to it.
+const show = (dialog, closed = () => {}) => {
+  const before = document.activeElement;
+  dialog.onclose = () => closed();
+  dialog.showModal();
+  return () => {
+    dialog.close();
+    (before === document.body ? byId("work") : before).focus({ preventScroll: true });
+  };
+};
+
 // Answers with a concept's id, null for none of them, or undefined if nothing was picked.
 export const choice = (one) => new Promise((resolve) => {
   const [dialog, search, list] = [byId("choice"), byId("choice-search"), byId("choice-list")];
   const own = concepts.get(one.concept);
   const near = own.group.concepts.filter((other) => other.id !== own.id);
   const far = [...concepts.values()].filter((other) => other.group.id !== own.group.id);
-  let answer;
+  let close;
   let found = [];
   let at = 0;
 
@@ -29,8 +40,8 @@ export const choice = (one) => new Promise((resolve) => {
   };
   const pick = (to) => {
     if (!found[to]) return;
-    answer = found[to].id;
-    dialog.close();
+    resolve(found[to].id);
+    close();
   };
   const fill = () => {
     const wanted = fold(search.value.trim());
@@ -60,19 +71,18 @@ export const choice = (one) => new Promise((resolve) => {
     else return;
     event.preventDefault();
   };
-  dialog.onclose = () => resolve(answer);
   fill();
-  dialog.showModal();
+  close = show(dialog, () => resolve(undefined));
   search.focus();
 });
 
 // Answers with the text, or undefined if it was not saved.
 export const note = (before) => new Promise((resolve) => {
   const [dialog, text] = [byId("note"), byId("note-text")];
-  let answer;
+  let close;
   const save = () => {
-    answer = text.value.trim();
-    dialog.close();
+    resolve(text.value.trim());
+    close();
   };
   text.value = before;
   text.maxLength = content.longest_note;
@@ -82,14 +92,12 @@ export const note = (before) => new Promise((resolve) => {
     save();
   };
   byId("note-save").onclick = save;
-  byId("note-cancel").onclick = () => dialog.close();
-  dialog.onclose = () => resolve(answer);
-  dialog.showModal();
+  byId("note-cancel").onclick = () => close();
+  close = show(dialog, () => resolve(undefined));
   text.focus();
 });
 
 export const help = () => {
   const dialog = byId("help");
-  byId("help-close").onclick = () => dialog.close();
-  dialog.showModal();
+  byId("help-close").onclick = show(dialog);
 };

@@ -23,7 +23,7 @@ const row = (one) => {
   const made = make("article", { class: "out", tabindex: one.shown ? "0" : null,
     "aria-label": `${alt}: ${one.reason}` },
     make("div", { class: "pair" },
-      one.shown ? image(one.id, { alt }) : make("span", { class: "broken" }, "not at hand"),
+      one.shown ? image(one.id, { alt }) : make("span", { class: "broken" }, one.id ? "not at hand" : "not drawn"),
       one.other_id ? image(one.other_id, { alt: `${name}, stays in its place` }) : null),
     make("div", { class: "why" },
       make("h3", {}, make("bdi", {}, name)),

@@ -15,6 +15,8 @@ const shown = { view: "single", show: "all", concept: "", order: "" };
 let list = [];
 let at = 0;
 let pointed = false;
+let remembering = 0;
+let lost = false;
 
 // ---------------------------------------------------------------- what is shown
 
@@ -23,6 +25,7 @@ const here = () => (shown.view === "grid" ? grid.current(byId("grid"))?.picture 
 const draw = () => {
   for (const view of VIEWS) byId(view).hidden = view !== shown.view;
   byId("actions").hidden = shown.view === "left";
+  for (const name of ["show", "order"]) byId(name).parentElement.hidden = shown.view === "left";
   for (const button of byId("views").children) {
     button.setAttribute("aria-pressed", String(button.dataset.view === shown.view));
   }
@@ -48,6 +51,11 @@ const update = () => {
   single.update(byId("single"), list[at]);
   if (shown.view === "grid") byId("grid").querySelectorAll(".thumb").forEach(grid.update);
   if (shown.view === "left") byId("left").querySelectorAll(".out").forEach(left.update);
+  control();
+};
+
+// What depends on the picture that keys are about.
+const control = () => {
   const one = here();
   for (const button of byId("actions").children) {
     if (button.dataset.act in SIGNS && button.dataset.act !== "note") {
@@ -58,10 +66,14 @@ const update = () => {
   remember();
 };
 
+// Not at once: browsers refuse an address that changes with every key.
 const remember = () => {
-  const kept = { ...shown, at: here()?.id.slice(0, 16) ?? "" };
-  const told = Object.entries(kept).filter(([, value]) => value);
-  history.replaceState(null, "", `#${new URLSearchParams(told)}`);
+  clearTimeout(remembering);
+  remembering = setTimeout(() => {
+    const kept = { ...shown, at: here()?.id.slice(0, 16) ?? "" };
+    const told = Object.entries(kept).filter(([, value]) => value);
+    history.replaceState(null, "", `#${new URLSearchParams(told)}`);
+  }, 400);
 };
 
 const recall = () => {
@@ -119,12 +131,10 @@ const act = async (what, id = here()?.id) => {
   const one = pictures.get(id) ?? content.left_out.find((row) => row.id === id && row.shown);
   if (!one) return;
   if (what === "note") return writeNote(one);
-  const asked = { verdict: what, concept: null, note: note(id) };
-  if (what === "concept") {
-    if (!pictures.has(id)) return;
-    asked.concept = await choice(one);
-    if (asked.concept === undefined) return;
-  }
+  if (what === "concept" && !pictures.has(id)) return;
+  const concept = what === "concept" ? await choice(one) : null;
+  if (concept === undefined) return;
+  const asked = { verdict: what, concept, note: note(id) };
   await settle(one, asked, () => `${label(one)}: ${told(id)}`, true);
 };
 
@@ -179,7 +189,6 @@ const undo = async (id = null) => {
     say(`Taken back: ${one ? `${named(one)} is ${told(one.id)}` : "a picture that was left out"}`, "undo");
   } catch (error) {
     say(error.message, "undo");
-    if (!navigator.onLine || error.message.includes("ended")) alert(error.message);
   }
   update();
 };
@@ -204,7 +213,6 @@ const pressed = (event) => {
     look(shown.view === "grid" ? "single" : "grid");
   } else if (shown.view === "grid" && key.startsWith("Arrow")) {
     if (grid.move(byId("grid"), key)) event.preventDefault();
-    update();
   } else if (shown.view === "single" && (key === "ArrowRight" || key === "j")) {
     open(at + 1);
   } else if (shown.view === "single" && key === "ArrowLeft") {
@@ -266,21 +274,22 @@ const start = () => {
     if (button?.dataset.act === "back") undo(id);
     else if (button) act(button.dataset.act, id);
   });
-  byId("grid").addEventListener("focusin", update);
+  byId("grid").addEventListener("focusin", control);
   byId("help-button").addEventListener("click", help);
   draw();
-  window.addEventListener("focus", look2);
-  setInterval(() => { if (!document.hidden) look2(); }, EVERY);
+  window.addEventListener("focus", catchUp);
+  setInterval(() => { if (!document.hidden) catchUp(); }, EVERY);
   document.documentElement.dataset.ready = "true";
 };
 
-const look2 = async () => {
+const catchUp = async () => {
   try {
     if (await refresh()) update();
-    if (byId("alert").dataset.lost) { alert(""); delete byId("alert").dataset.lost; }
+    if (lost) alert("");
+    lost = false;
   } catch {
-    alert("The server has ended. What is decided is saved; run `isekai review` again to go on.");
-    byId("alert").dataset.lost = "true";
+    if (!lost) alert("The server has ended: run `isekai review` again to go on. What was decided is in the file.");
+    lost = true;
   }
 };
 

@@ -48,7 +48,10 @@ const heading = (one, concept, list, at, open) =>
       make("button", { type: "button", "aria-label": "Next picture",
         disabled: at === list.length - 1, onclick: () => open(at + 1) }, "→")),
     make("h2", {}, make("bdi", {}, concept.name), chip(concept)),
-    make("p", { class: "definition", dir: "auto" }, concept.definition));
+    make("p", { class: "definition", dir: "auto" }, concept.definition),
+    make("ul", { class: "scores", "aria-label": "Scores" },
+      ...Object.entries(one.scores).map(([name, value]) =>
+        make("li", {}, make("bdi", {}, name), " ", make("b", {}, value.toFixed(3))))));
 
 const beside = (one, concept, open) => {
   const others = concept.group.concepts.filter((other) => other.id !== concept.id);
@@ -72,8 +75,7 @@ const strip = (found, open, most = BESIDE) => {
 };
 
 const facts = (one) => {
-  const rows = Object.entries(one.scores).map(([name, value]) => [name, value.toFixed(3)]);
-  rows.push(["split", one.split]);
+  const rows = [["split", one.split]];
   if (one.prompt) rows.push(["prompt", one.prompt]);
   return make("dl", { class: "facts" },
     ...rows.map(([name, value]) => make("div", {}, make("dt", {}, make("bdi", {}, name)),
