@@ -251,7 +251,7 @@ def test_vectors_that_are_no_numbers_are_no_vectors(changed, images):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"batch": 0}, "batch >= 1, given 0"),
+        ({"batch": -1}, "transformers takes batch >= 1, or 0 for what is usual, given -1"),
         ({"device": "cuda:77" if not torch.cuda.is_available() else "tpu9"}, "no device '"),
         ({"device": "nonsense"}, "no device 'nonsense' here; there are: "),
         ({"dtype": "float64"}, "option dtype='float64'"),

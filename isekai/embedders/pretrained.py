@@ -11,10 +11,9 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging
 
-from isekai import files
+from isekai import digests, files, hub
+from isekai.embedders import running
 from isekai.errors import DataError, PluginError
-from isekai.readers.repository import is_name
-from isekai.sources.diffusers import digests, hub
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -35,7 +34,7 @@ class Pretrained:
     def __init__(self, name: str, revision: str, device: str, dtype: DType) -> None:
         """DataError or PluginError, in one line, for what can't be had."""
         self.name = name
-        self._device = _device(device)
+        self._device = running.device(device)
         self._dtype = dtype
         self._commit, self._folder, there = _find(name, revision)
         self._files = _loaded(name, there)
@@ -102,7 +101,7 @@ def _find(name: str, revision: str) -> tuple[str, Path, Mapping[str, int]]:
     with files.explained(folder):
         if folder.is_dir():
             there = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-        elif is_name(name):
+        elif hub.is_name(name):
             commit, there = hub.listed(name, revision or "main")
         else:
             raise DataError(f"{name}: no such folder here, and no name of a repository: owner/name")
@@ -132,20 +131,6 @@ def _loaded(name: str, there: Mapping[str, int]) -> dict[str, int]:
 def _digest(folder: Path, names: Mapping[str, int]) -> str:
     found = digests.sha256(folder / name for name in names)
     return files.sha256("".join(f"{d} {path.name}\n" for path, d in found.items()).encode())
-
-
-def _device(name: str) -> str:
-    """The device of that name; `auto` is a GPU if there is one."""
-    here = [kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()] + ["cpu"]
-    if name == "auto":
-        return here[0]
-    try:
-        kind = torch.device(name).type
-    except RuntimeError:
-        kind = ""
-    if kind not in here:
-        raise PluginError(f"no device '{name}' here; there are: {', '.join(here)}")
-    return name
 
 
 @contextmanager

@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from transformers import MODEL_MAPPING
 
+from isekai.embedders import running
 from isekai.embedders.pretrained import DType, Pretrained
-from isekai.errors import DataError, PluginError
+from isekai.errors import PluginError
 
 T = TypeVar("T")
 
 
 def Transformers(  # the name of what is built, as of all embedders
-    model: str, revision: str = "", device: str = "auto", dtype: DType = "float32", batch: int = 32
+    model: str, revision: str = "", device: str = "auto", dtype: DType = "float32", batch: int = 0
 ) -> "PictureEmbedder":
     """Embeds with a vision model of the library transformers: `transformers:facebook/dinov2-base`.
 
@@ -26,18 +27,17 @@ def Transformers(  # the name of what is built, as of all embedders
     revision   a branch, tag or commit of the repository; else its main branch
     device     auto (a GPU if there is one), cpu, cuda, cuda:1, mps
     dtype      float32, bfloat16 or float16; part of what the embedder's revision says
-    batch      pictures or texts at a time
+    batch      pictures or texts at a time; 0: 8 on a CPU, 64 on a GPU
 
     DataError or PluginError, in one line, for a model that can't be had or embeds no pictures.
     """
-    if batch < 1:
-        raise PluginError(f"transformers takes batch >= 1, given {batch}")
+    at_a_time = running.batch(batch, running.device(device), "transformers")
     found = Pretrained(model, revision, device, dtype)
     kind = found.kind(MODEL_MAPPING)
     if kind and hasattr(kind, "get_image_features") and hasattr(kind, "get_text_features"):
-        return PictureTextEmbedder(found, kind, batch)
+        return PictureTextEmbedder(found, kind, at_a_time)
     if kind and kind.main_input_name == "pixel_values":
-        return PictureEmbedder(found, kind, batch)
+        return PictureEmbedder(found, kind, at_a_time)
     raise PluginError(
         f"{model}: a model of the kind '{found.config.model_type}' embeds no pictures; give one "
         "such as openai/clip-vit-large-patch14 or facebook/dinov2-base"
@@ -56,7 +56,7 @@ class PictureEmbedder:
         self.revision = found.revision
         self._found = found
         self._kind = kind
-        self._batch = batch
+        self.batch = batch
 
     def embed_images(self, images: Sequence[Image.Image]) -> NDArray[np.float32]:
         """[N, D] float32, rows of length 1."""
@@ -73,9 +73,11 @@ class PictureEmbedder:
         return self._found.image_processor()
 
     def _look(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        inputs = self._image_processor(
-            images=[image.convert("RGB") for image in images], return_tensors="pt"
+        see = self._image_processor
+        seen = running.each(
+            lambda image: see(images=[image.convert("RGB")], return_tensors="pt"), images
         )
+        inputs = type(seen[0])({key: torch.cat([one[key] for one in seen]) for key in seen[0]})
         look = getattr(self._network, "get_image_features", self._network)
         return self._pooled(look, inputs.to(self._network.device, self._network.dtype))
 
@@ -92,18 +94,9 @@ class PictureEmbedder:
     def _rows(
         self, items: Sequence[T], features: Callable[[Sequence[T]], torch.Tensor]
     ) -> NDArray[np.float32]:
-        batches = [
-            items[start : start + self._batch] for start in range(0, len(items), self._batch)
-        ]
         with torch.inference_mode():
-            found = np.concatenate([features(batch).float().cpu().numpy() for batch in batches])
-        lengths = np.linalg.norm(found, axis=1, keepdims=True)
-        if not np.isfinite(lengths).all() or not lengths.all():
-            raise DataError(
-                f"{self.model}: its vectors are no numbers, or all zeros; take dtype=float32"
-            )
-        rows: NDArray[np.float32] = found / lengths
-        return rows
+            found = [features(batch) for batch in running.batches(items, self.batch)]
+        return running.unit_rows(found, self.model)
 
 
 class PictureTextEmbedder(PictureEmbedder):
