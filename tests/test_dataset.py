@@ -11,20 +11,28 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from isekai import files, parquet
-from isekai.dataset import Dataset, Entry, Listed, fingerprint, load
+from isekai.dataset import Dataset, Entry, Listed, configs, fingerprint, load, manifest
 from isekai.errors import DataError, IsekaiError, PluginError
-from isekai.parquet import SPLITS, Row
-from isekai.types import Concept, Group, ImageRecord
+from isekai.images import decode
+from isekai.parquet import SPLITS
+from tests import stored
 from tests.conftest import PER_CONCEPT, tiny_groups
 
 
+@pytest.fixture(scope="module")
+def tiny(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset in a folder of datasets, which has a card. Don't write into it."""
+    root = tmp_path_factory.mktemp("stored")
+    config = stored.write(root / "tiny", tiny_images)
+    stored.write_card(root, "tiny")
+    return config
+
+
 @pytest.fixture
-def copy(tiny_dataset: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_dataset, tmp_path / "copy"))
+def copy(tiny: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny, tmp_path / "copy"))
 
 
 def support(folder: Path) -> Path:
@@ -37,22 +45,21 @@ def rewrite(path: Path, change) -> None:
 
 
 def swap_manifest(folder: Path, **changes) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    files.write_json(folder / "manifest.json", {**manifest, **changes})
+    stored.change_json(folder / "manifest.json", **changes)
 
 
-def test_entries_are_all_pictures_in_the_order_of_the_groups(tiny_dataset):
-    dataset = Dataset.open(tiny_dataset)
+def test_entries_are_all_pictures_in_the_order_of_the_groups(tiny):
+    dataset = Dataset.open(tiny)
     assert dataset.groups == tiny_groups()
     wanted = [c.id for g in tiny_groups() for c in g.concepts for _ in range(PER_CONCEPT)]
-    assert [entry.concept for entry in dataset.entries] == wanted
-    assert [entry.index for entry in dataset.entries] == list(range(PER_CONCEPT)) * 9
-    assert Counter(entry.split for entry in dataset.entries) == {"support": 54, "query": 54}
+    assert [entry.concept for entry in dataset.entries] == wanted[:-1]
+    assert [entry.index for entry in dataset.entries] == (list(range(PER_CONCEPT)) * 9)[:-1]
+    assert Counter(entry.split for entry in dataset.entries) == {"support": 53, "query": 54}
     assert {e.role for e in dataset.entries if e.concept == "fruit/orange"} == {"foil"}
 
 
-def test_ids_are_those_of_the_split_by_index(tiny_dataset):
-    dataset = Dataset.open(tiny_dataset)
+def test_ids_are_those_of_the_split_by_index(tiny):
+    dataset = Dataset.open(tiny)
     by_id = {entry.image_id: entry for entry in dataset.entries}
     for split in SPLITS:
         found = [by_id[id] for id in dataset.ids("stone/pebble", split)]
@@ -61,8 +68,8 @@ def test_ids_are_those_of_the_split_by_index(tiny_dataset):
     assert len(dataset.ids("stone/pebble", "support")) == 6
 
 
-def test_images_are_the_bytes_that_were_drawn(tiny_dataset, tiny_images):
-    dataset = Dataset.open(tiny_dataset)
+def test_images_are_the_bytes_that_were_drawn(tiny, tiny_images):
+    dataset = Dataset.open(tiny)
     for entry in dataset.entries[::7]:
         image = dataset.image(entry.image_id)
         assert image.id == entry.image_id
@@ -70,8 +77,8 @@ def test_images_are_the_bytes_that_were_drawn(tiny_dataset, tiny_images):
         assert image.data == path.read_bytes()
 
 
-def test_concepts_are_found_by_id_and_near_misses_are_told(tiny_dataset):
-    dataset = Dataset.open(tiny_dataset)
+def test_concepts_are_found_by_id_and_near_misses_are_told(tiny):
+    dataset = Dataset.open(tiny)
     assert dataset.concept("fruit/orange").name == "orange"
     with pytest.raises(DataError, match="no concept 'fruit/ornge'; did you mean 'fruit/orange'"):
         dataset.concept("fruit/ornge")
@@ -81,9 +88,9 @@ def test_concepts_are_found_by_id_and_near_misses_are_told(tiny_dataset):
         dataset.image("abc")
 
 
-def test_pictures_are_read_when_asked_and_few_are_kept(tiny_dataset, monkeypatch):
+def test_pictures_are_read_when_asked_and_few_are_kept(tiny, monkeypatch):
     monkeypatch.setattr("isekai.shards._CACHE_BYTES", 1)
-    dataset = Dataset.open(tiny_dataset)
+    dataset = Dataset.open(tiny)
     cache = dataset._fetch.__self__._cache
     assert not cache
     for entry in dataset.entries[::13]:
@@ -91,9 +98,9 @@ def test_pictures_are_read_when_asked_and_few_are_kept(tiny_dataset, monkeypatch
         assert len(cache) == 1
 
 
-def test_many_threads_may_read_pictures_at_once(tiny_dataset, monkeypatch):
+def test_many_threads_may_read_pictures_at_once(tiny, monkeypatch):
     monkeypatch.setattr("isekai.shards._CACHE_BYTES", 1)
-    dataset = Dataset.open(tiny_dataset)
+    dataset = Dataset.open(tiny)
     ids = [entry.image_id for entry in dataset.entries] * 3
     with ThreadPoolExecutor(8) as pool:
         images = list(pool.map(dataset.image, ids))
@@ -150,9 +157,9 @@ def test_published_questions_belong_to_the_identity():
     assert len({told, listed, *different}) == 2 + len(others)
 
 
-def test_a_data_set_is_named_by_its_folder_though_that_holds_a_colon(tiny_dataset, tmp_path):
-    assert load(tiny_dataset).fingerprint == load(str(tiny_dataset)).fingerprint
-    odd = shutil.copytree(tiny_dataset, tmp_path / "lists:odd?a=b")
+def test_a_data_set_is_named_by_its_folder_though_that_holds_a_colon(tiny, tmp_path):
+    assert load(tiny).fingerprint == load(str(tiny)).fingerprint
+    odd = shutil.copytree(tiny, tmp_path / "lists:odd?a=b")
     assert load(str(odd)).path == odd
     assert load(odd).path == odd
 
@@ -240,6 +247,42 @@ def no_split(folder: Path) -> None:
     support(folder).unlink()
 
 
+def in_two(folder: Path) -> list[Path]:
+    table = pq.read_table(support(folder))
+    support(folder).unlink()
+    paths = [folder / parquet.file("support", number, 2) for number in range(2)]
+    pq.write_table(table.slice(0, 30), paths[0])
+    pq.write_table(table.slice(30), paths[1])
+    return paths
+
+
+def one_shard_lost(folder: Path) -> None:
+    in_two(folder)[1].unlink()
+
+
+def first_shard_lost(folder: Path) -> None:
+    in_two(folder)[0].unlink()
+
+
+def shard_too_many(folder: Path) -> None:
+    in_two(folder)
+    shutil.copy(folder / parquet.file("query"), support(folder))
+
+
+def badly_named(folder: Path) -> None:
+    shutil.copy(support(folder), folder / "support-new.parquet")
+    support(folder).unlink()
+
+
+def no_text(folder: Path) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        ids = pa.array([b"\xff\xfe"] * len(table)).view(pa.string())
+        place = table.schema.get_field_index("image_id")
+        return table.set_column(place, "image_id", ids)
+
+    rewrite(support(folder), change)
+
+
 def no_manifest(folder: Path) -> None:
     (folder / "manifest.json").unlink()
 
@@ -260,7 +303,12 @@ def no_groups(folder: Path) -> None:
         (column_of_text, "column 'concept' is string, expected int64"),
         (concept_beyond, "concept 8 is not in groups.json"),
         (renamed_concept, "its files are not those it was built with"),
-        (no_split, r"support-\*.parquet is missing"),
+        (no_split, r"copy: support-\*.parquet is missing; build or download it again"),
+        (one_shard_lost, r"copy: support-00001-of-00002.parquet is missing; build or download it"),
+        (first_shard_lost, r"copy: support-00000-of-00002.parquet is missing"),
+        (shard_too_many, r"copy: support-00000-of-00001.parquet is none of its files"),
+        (badly_named, r"copy: support-new.parquet is none of its files"),
+        (no_text, "support-00000-of-00001.parquet: damaged"),
         (no_manifest, r"not a dataset \(no manifest.json\)"),
         (no_groups, "groups.json: no such file"),
         (lambda folder: swap_manifest(folder, complete=False), "not finished; run the same"),
@@ -298,7 +346,8 @@ def test_a_damaged_picture_is_found_when_it_is_read(copy):
 
 def test_a_file_that_vanished_after_opening_is_told(copy):
     dataset = Dataset.open(copy)
-    shutil.rmtree(copy / "data")
+    support(copy).unlink()
+    (copy / parquet.file("query")).unlink()
     with pytest.raises(DataError, match=r"parquet: no such file; build or download"):
         dataset.image(dataset.entries[0].image_id)
 
@@ -319,8 +368,8 @@ def test_the_fingerprint_is_of_content_not_of_order():
     assert fingerprint(groups[:2], entries) != told
 
 
-def test_the_datasets_library_reads_pictures_and_labels(tiny_dataset, tiny_images, tmp_path):
-    loaded = datasets.load_dataset(str(tiny_dataset), cache_dir=str(tmp_path))
+def test_the_datasets_library_reads_pictures_and_labels(tiny, tiny_images, tmp_path):
+    loaded = datasets.load_dataset(str(tiny.parent), "tiny", cache_dir=str(tmp_path))
     assert set(loaded) == set(SPLITS)
     features = loaded["support"].features
     assert features["image"] == datasets.Image()
@@ -332,86 +381,72 @@ def test_the_datasets_library_reads_pictures_and_labels(tiny_dataset, tiny_image
     concept = features["concept"].int2str(row["concept"])
     assert concept == "fruit/blimel"
     assert (row["name"], row["novelty"]) == ("blimel", "form")
+    assert json.loads(row["settings"]) == {"steps": 4, "sampler": "a, b"}
+    assert (row["negative_prompt"], row["original_id"]) == ("text, frame", None)
 
-    bare = loaded["query"].cast_column("image", datasets.Image(decode=False))[0]
-    path = tiny_images / bare["image"]["path"]
-    assert bare["image"]["bytes"] == path.read_bytes()
-    assert files.sha256(bare["image"]["bytes"]) == bare["image_id"]
-
-
-def test_the_datasets_library_streams_it(tiny_dataset):
-    stream = datasets.load_dataset(str(tiny_dataset), split="support", streaming=True)
-    rows = list(stream)
-    dataset = Dataset.open(tiny_dataset)
-    assert [row["image_id"] for row in rows] == [
-        entry.image_id for entry in dataset.entries if entry.split == "support"
-    ]
-    assert rows[0]["image"].mode == "RGB"
-
-
-def test_row_groups_stay_within_a_group_and_pictures_are_not_packed_twice(tiny_dataset):
     for split in SPLITS:
-        file = pq.ParquetFile(tiny_dataset / parquet.file(split))
-        for number in range(file.metadata.num_row_groups):
-            group = file.metadata.row_group(number)
-            assert group.num_rows <= parquet.ROWS
-            table = file.read_row_group(number, columns=["group"])
-            assert len(set(table["group"].to_pylist())) == 1
-            codecs = {
-                group.column(i).path_in_schema: group.column(i).compression
-                for i in range(group.num_columns)
-            }
-            assert codecs.pop("image.bytes") == "UNCOMPRESSED"
-            assert set(codecs.values()) == {"ZSTD"}
+        bare = loaded[split].cast_column("image", datasets.Image(decode=False))
+        for row, told in zip(loaded[split], bare, strict=True):
+            data = (tiny_images / told["image"]["path"]).read_bytes()
+            assert told["image"]["bytes"] == data
+            assert row["image"].tobytes() == decode(data).tobytes()
+            assert files.sha256(data) == row["image_id"]
 
 
-hostile = st.text(max_size=20)
-pictures = st.lists(
-    st.tuples(st.integers(0, 8), st.binary(max_size=60), hostile, st.integers(0, 2**63 - 1)),
-    max_size=60,
-)
+def test_the_datasets_library_streams_it(tiny):
+    dataset = Dataset.open(tiny)
+    for split in SPLITS:
+        stream = datasets.load_dataset(str(tiny.parent), "tiny", split=split, streaming=True)
+        wanted = [entry for entry in dataset.entries if entry.split == split]
+        names = stream.features["concept"].names
+        for row, entry in zip(stream, wanted, strict=True):
+            assert (row["image_id"], names[row["concept"]]) == (entry.image_id, entry.concept)
+            shown = decode(dataset.image(entry.image_id).data)
+            assert row["image"].tobytes() == shown.tobytes()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(drawn=pictures, title=hostile, definition=hostile)
-def test_whatever_is_written_is_read_back(tmp_path_factory, drawn, title, definition):
-    concepts = [
-        Concept(id=f"g{n // 3}/c{n}", name=title, role="foil", definition=definition)
-        for n in range(9)
-    ]
-    groups = [
-        Group(id=f"g{n}", title=title, concepts=tuple(concepts[3 * n : 3 * n + 3]))
-        for n in range(3)
-    ]
-    stored = {}
-    rows = []
-    for number, (label, data, prompt, seed) in enumerate(sorted(drawn)):
-        id = files.sha256(data + bytes([number]))
-        stored[id] = data
-        record = ImageRecord(
-            id=id,
-            path=f"{concepts[label].id}/{number:04d}.png",
-            concept=concepts[label].id,
-            index=number,
-            width=1,
-            height=2,
-            seed=seed,
-            prompt=prompt,
-            source="s",
-            model="m",
-            revision="r",
-            settings={},
-            drawn_at="",
-        )
-        rows.append(Row(record, concepts[label]))
-    path = tmp_path_factory.mktemp("parquet") / "x.parquet"
-    parquet.write(path, rows, groups, lambda record: stored[record.id])
-    back = pq.read_table(path).to_pylist()
-    assert [row["image"]["bytes"] for row in back] == [stored[row.record.id] for row in rows]
-    for row, (record, concept) in zip(back, rows, strict=True):
-        assert row["concept"] == concepts.index(concept)
-        assert (row["prompt"], row["seed"]) == (record.prompt, record.seed)
-        assert (row["name"], row["definition"]) == (title, definition)
-    again = path.with_name("again.parquet")
-    parquet.write(again, rows, groups, lambda record: stored[record.id])
-    assert again.read_bytes() == path.read_bytes()
+# ---------------------------------------------------------------- several in a folder
+
+
+def test_a_folder_of_one_dataset_opens_it(tiny):
+    whole = Dataset.open(tiny.parent)
+    assert (whole.path, whole.name) == (tiny, "tiny")
+    assert whole.fingerprint == Dataset.open(tiny).fingerprint
+    assert configs(tiny.parent) == {"tiny": tiny}
+
+
+def test_of_several_datasets_one_has_to_be_named(tiny, tmp_path):
+    for name in ("one", "two.2"):
+        shutil.copytree(tiny, tmp_path / name)
+    with pytest.raises(DataError, match=r"holds several datasets; give one: \S*one, \S*two\.2$"):
+        Dataset.open(tmp_path)
+    assert Dataset.open(tmp_path / "one").name == "tiny"
+
+
+def test_folders_of_other_steps_and_hidden_ones_are_no_datasets(tiny, tiny_images, tmp_path):
+    for name in ("set", ".staging", "Upper"):
+        shutil.copytree(tiny, tmp_path / name)
+    shutil.copytree(tiny_images, tmp_path / "images")
+    (tmp_path / "runs").mkdir()
+    assert list(configs(tmp_path)) == ["set"]
+    assert Dataset.open(tmp_path).path == tmp_path / "set"
+
+
+def test_a_manifest_that_can_not_be_read_is_told_where_it_is_opened(copy):
+    (copy / "manifest.json").write_text("{")
+    assert configs(copy.parent) == {"copy": copy}
+    with pytest.raises(DataError, match=r"copy/manifest.json: not JSON"):
+        Dataset.open(copy.parent)
+
+
+def test_an_unfinished_dataset_is_told_from_the_folder_above(copy):
+    swap_manifest(copy, complete=False)
+    with pytest.raises(DataError, match="copy: not finished; run the same `isekai build`"):
+        Dataset.open(copy.parent)
+
+
+def test_the_manifest_tells_how_the_dataset_came_about(tiny):
+    told = manifest(tiny)
+    assert (told.name, told.title, told.images) == ("tiny", "Tiny things", 107)
+    assert told.splits == {"support": 53, "query": 54}
+    assert told.settings == {"license": "cc0-1.0"}
