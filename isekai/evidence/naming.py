@@ -271,8 +271,8 @@ def usage(said: Sequence[Said]) -> dict[str, float]:
 
 
 def refuse_silent(model: str, said: Sequence[Said]) -> None:
-    """IsekaiError if every question failed: that is no evidence."""
-    problems = Counter(row.error for row in said if row.error is not None)
+    """IsekaiError if no question got a word of answer: that is no evidence."""
+    problems = Counter(row.error or "empty" for row in said if row.error or not row.text.strip())
     if said and problems.total() == len(said):
         raise IsekaiError(
             f"{model}: none of {len(said)} questions was answered "

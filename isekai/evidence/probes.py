@@ -15,7 +15,7 @@ from isekai.dataset import Dataset
 from isekai.embeddings import Embeddings
 from isekai.episodes import generator
 from isekai.evidence.records import AGAINST, ALL, Against, Comparison, Probes
-from isekai.evidence.space import Rows, Space, made, others
+from isekai.evidence.space import Rows, Space, made, others, part
 from isekai.statistics import metrics
 from isekai.types import Concept, Estimate, Group
 
@@ -165,7 +165,7 @@ def comparisons(
         said = found[pair(id, other)]
         return Comparison(
             other=other,
-            accuracy={key: _share(hits) for key, hits in said.hits.items()},
+            accuracy={key: _by_picture(hits) for key, hits in said.hits.items()},
             support=said.support,
         )
 
@@ -188,6 +188,12 @@ def overall(found: Mapping[Pair, Found], rivals: Rivals) -> dict[Against, dict[s
             keys = sorted(hits, key=lambda key: (key == ALL, int(key) if key != ALL else 0))
             told[against] = {key: _share(hits[key]) for key in keys}
     return told
+
+
+def _by_picture(hits: Hits) -> Estimate:
+    """Pictures are independent given what was drawn; asked more than once, each is a cluster."""
+    once = len({query for query, _ in hits}) == len(hits)
+    return part(sum(right for _, right in hits), len(hits)) if once else _share(hits)
 
 
 def _share(hits: Hits) -> Estimate:
