@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from isekai import files, generate
+from isekai import choosing, files, generate
 from isekai.types import ImageRecord, ImageRequest
 from tests import parts, pipelines, tokens
 
@@ -60,7 +60,7 @@ def ours(model: Path, given: argparse.Namespace, out: Path) -> "Busy":
     """The command on an empty cache; the source afterwards."""
     os.environ["ISEKAI_CACHE"] = str(out.parent / f"cache-{out.name}")
     options = {"model": str(model), "steps": given.steps, "devices": "cpu", "threads": 1}
-    chosen = generate.choose("diffusers", options)
+    chosen = choosing.choose("diffusers", options)
     busy = Busy(chosen.source)
     asked = plan(chosen._replace(source=busy), given)
     generate.draw(asked, out=out, workers=1)
@@ -191,7 +191,7 @@ def main() -> None:
         work = Path(name)
         os.environ["ISEKAI_CACHE"] = str(work / "cache")
         model = build(work / "model")
-        chosen = generate.choose("diffusers", {"model": str(model), "devices": "cpu"})
+        chosen = choosing.choose("diffusers", {"model": str(model), "devices": "cpu"})
         requests = plan(chosen, given).requests
         texts = len({r.prompt for r in requests})
         texts += len({r.concept.negative_prompt for r in requests})

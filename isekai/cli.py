@@ -180,11 +180,11 @@ def preview(
     ] = False,
 ) -> None:
     """Show a few images of each concept on one sheet, to tune prompts by."""
-    from isekai import generate
+    from isekai import choosing
     from isekai import preview as step
 
     wanted = step.Wanted(
-        chosen=generate.choose(source, _options(option, model=model)),
+        chosen=choosing.choose(source, _options(option, model=model)),
         groups=groups,
         spec=spec,
         gates=gate,

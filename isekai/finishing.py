@@ -65,7 +65,7 @@ def finish(plan: Plan, request: ImageRequest, drawn: Picture | Rejected) -> Fini
 
 def _told(plan: Plan, request: ImageRequest) -> bytes:
     """How the picture comes to be, for its file."""
-    source = plan.source
+    source = plan.variant(request.concept.id).source
     facts = {
         "concept": request.concept.id,
         "index": request.index,

@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from isekai import files, plugins, progress
 from isekai import spec as specs
+from isekai.choosing import Chosen, choose, having
 from isekai.drawing import Drawing
 from isekai.errors import DataError, IsekaiError
 from isekai.finishing import THREADS, Finished, finish_all
 from isekai.images import Format, decode
 from isekai.ledger import REJECTED, Ledger
-from isekai.plan import TRIES, Plan
+from isekai.plan import TRIES, Plan, Variant
 from isekai.protocols import (
     Catalog,
     Closing,
@@ -27,9 +27,10 @@ from isekai.protocols import (
     ImageSource,
     Judgement,
     Knowing,
+    Releasing,
     Suggesting,
 )
-from isekai.types import ImageRecord, ImageRequest
+from isekai.types import Group, ImageRecord, ImageRequest
 
 PER_CONCEPT = 32
 
@@ -41,33 +42,11 @@ BYTES_PER_PIXEL = {"png": 0.6, "webp": 0.4}
 estimate of a dry run only."""
 
 
-class Chosen(NamedTuple):
-    """A source that is built."""
-
-    source: ImageSource
-    name: str
-    why: str
-    asked: Mapping[str, object]
-    """The name and the options as they were written, to build it again."""
-
-
-def choose(source: str | ImageSource, options: Mapping[str, object] | None = None) -> Chosen:
-    """Build the source of this name, or `auto`: diffusers where there is a GPU, else procedural."""
-    given = json.loads(json.dumps(files.plain(options or {})))
-    if not isinstance(source, str):
-        name = type(source).__name__
-        return Chosen(source, name, "as given", {"source": name, "options": given})
-    spec, why = _usual() if source == "auto" else (source, "as asked")
-    built = plugins.build("sources", spec, options)
-    asked = {"source": spec, "options": given}
-    return Chosen(built, spec.partition(":")[0], why, asked)
-
-
 def plan(
     *,
     groups: str = "all",
     spec: Path | None = None,
-    source: "str | ImageSource | Chosen" = "auto",
+    source: str | ImageSource | Chosen = "auto",
     options: Mapping[str, object] | None = None,
     gates: Sequence[str] | None = None,
     tries: int = TRIES,
@@ -88,9 +67,7 @@ def plan(
     chosen = source if isinstance(source, Chosen) else choose(source, options)
     built = chosen.source
     suggested = built if isinstance(built, Suggesting) else None
-    size = size or (suggested.size if suggested else SIZE)
-    names = suggested.gates if suggested and gates is None else gates or ()
-    judges = _gates(names)
+    judges = _gates(suggested.gates if suggested and gates is None else gates or ())
     catalog = built if isinstance(built, Catalog) else None
     if catalog and spec is None:
         asked_for = specs.select(catalog.groups(), groups)
@@ -100,11 +77,14 @@ def plan(
         if isinstance(gate, Knowing):
             gate.inform(asked_for)
     count = per_concept or (sys.maxsize if catalog else PER_CONCEPT)
+    judging = {name: gate.settings for name, gate in judges.items()}
+    variants = _variants(chosen, asked_for, size, format, judging)
+    sizes = {id: one.settings["size"] for one in variants for id in one.concepts}
     requests = tuple(
         ImageRequest(
             concept=concept,
             index=index,
-            size=size,
+            size=sizes[concept.id],
             seed=specs.seed(concept.id, index, seed),
             prompt=specs.expand(concept, index),
         )
@@ -112,31 +92,28 @@ def plan(
         for concept in group.concepts
         for index in range(min(count, catalog.count(concept)) if catalog else count)
     )
-    settings: dict[str, object] = {**built.settings, "size": size, "format": format}
-    if judges:
-        settings["gates"] = {name: gate.settings for name, gate in judges.items()}
-    settings = json.loads(json.dumps(files.plain(settings)))
+    first, *others = variants
+    request: dict[str, object] = {
+        "groups": [group.id for group in asked_for],
+        "source": chosen.name,
+        **first.told,
+        "per_concept": None if count == sys.maxsize else count,
+        "seed": seed,
+    }
+    if others:
+        request["variants"] = [{"concepts": one.concepts, **one.told} for one in others]
     return Plan(
-        source=built,
+        variants=variants,
         name=chosen.name,
         why=chosen.why,
         groups=asked_for,
         requests=requests,
-        settings=settings,
         format=format,
         gates=judges,
         tries=tries,
         seed=seed,
         asked=chosen.asked,
-        request={
-            "groups": [group.id for group in asked_for],
-            "source": chosen.name,
-            "model": built.model,
-            "revision": built.revision,
-            "settings": settings,
-            "per_concept": None if count == sys.maxsize else count,
-            "seed": seed,
-        },
+        request=json.loads(json.dumps(files.plain(request))),
     )
 
 
@@ -163,10 +140,10 @@ def run(
     `options`; or one that is built. What one of the `gates` turns down is put aside and drawn again
     with another seed, up to `tries` drawings a place; without `gates` the source's own are taken.
     `per_concept` is 32, or all that a catalogue has. `size` is in pixels of the longer side: the
-    source's own, or 512. `workers` are processes: one a device of the source, else one a usable
-    core; the pictures do not depend on them. Images that are there with the same request stay;
-    other settings and images that are not asked for are refused, unless `force` redraws and removes
-    them.
+    source's own, or 512. What the spec gives for a source yields to `options`. `workers` are
+    processes: one a device of the source, else one a usable core; the pictures do not depend on
+    them. Images that are there with the same request stay; other settings and images that are not
+    asked for are refused, unless `force` redraws and removes them.
     """
     work = plan(
         groups=groups,
@@ -205,11 +182,45 @@ def draw(work: Plan, *, out: Path, workers: int | None = None, force: bool = Fal
     return out
 
 
+def _variants(
+    chosen: Chosen,
+    groups: Sequence[Group],
+    size: int | None,
+    format: Format,
+    judging: Mapping[str, object],
+) -> tuple[Variant, ...]:
+    """The source as the concepts are drawn with it; first as most of a spec are, as the user said.
+
+    `size` and `format` are the user's, `judging` the settings of the gates.
+    """
+    concepts: dict[int, list[str]] = {}
+    found: dict[int, tuple[ImageSource, Mapping[str, Any]]] = {}
+    for concept in (concept for group in groups for concept in group.concepts):
+        own = concept.generator.get(chosen.name, {})
+        source = having(chosen, own, f"{concept.id}: its generator settings")
+        found.setdefault(id(source), (source, own))
+        concepts.setdefault(id(source), []).append(concept.id)
+    variants = []
+    for key, (source, own) in found.items():
+        usual = source.size if isinstance(source, Suggesting) else SIZE
+        settings: dict[str, object] = {**source.settings, "size": size or usual, "format": format}
+        if judging:
+            settings["gates"] = judging
+        variants.append(
+            Variant(
+                source=source,
+                concepts=tuple(concepts[key]),
+                options={} if source is chosen.source else own,
+                settings=json.loads(json.dumps(files.plain(settings))),
+            )
+        )
+    return tuple(sorted(variants, key=lambda variant: bool(variant.options)))
+
+
 def forecast(work: Plan) -> str:
     """What `work` would draw: every prompt, and then counts and what it takes."""
     concepts = list(dict.fromkeys(request.concept.id for request in work.requests))
     pixels = sum(request.size**2 for request in work.requests)
-    spent = work.source.estimate(work.requests) if isinstance(work.source, Estimating) else ()
     prompts: dict[str, int] = {}
     for request in work.requests:
         if request.prompt:
@@ -219,26 +230,51 @@ def forecast(work: Plan) -> str:
         [
             *(told if count == 1 else f"{told} (x{count})" for told, count in prompts.items()),
             f"{len(work.requests)} images of {len(concepts)} concepts in {len(work.groups)} groups",
-            f"source: {work.name} ({work.why}), {work.source.model}",
+            *(line for variant in work.variants for line in _foretold(work, variant)),
             f"gates: {', '.join(work.gates) or 'none'}",
             f"disk: about {pixels * BYTES_PER_PIXEL[work.format] / 1e6:.0f} MB",
-            *spent,
             f"{len(prompts)} distinct prompts" if prompts else "no prompts",
         ]
     )
 
 
+def _foretold(work: Plan, variant: Variant) -> Iterator[str]:
+    """What a variant is and takes, a line each."""
+    source = variant.source
+    named = f"source: {work.name} ({work.why}), {source.model}"
+    if variant.options:
+        changed = ", ".join(f"{key}={value}" for key, value in variant.options.items())
+        named += f", {changed} for {', '.join(variant.concepts)}"
+    yield named
+    if isinstance(source, Estimating):
+        own = [request for request in work.requests if request.concept.id in variant.concepts]
+        yield from source.estimate(own)
+
+
 def _draw(work: Plan, ledger: Ledger, out: Path, workers: int | None) -> int:
+    """Draw with one variant of the source after the other. How many were drawn."""
+    drawn, done = 0, len(ledger.records()) + len(ledger.refusals())
+    with _closing(work.gates.values()), progress.bar(len(work.requests), done) as advance:
+        for variant in work.variants:
+            drawn += _draw_variant(work, variant, ledger, out, workers, advance)
+            if len(work.variants) > 1 and isinstance(variant.source, Releasing):
+                variant.source.release()
+    return drawn
+
+
+def _draw_variant(
+    work: Plan,
+    variant: Variant,
+    ledger: Ledger,
+    out: Path,
+    workers: int | None,
+    advance: Callable[[int], None],
+) -> int:
     """Round after round: what a gate turns down is drawn again in the next. How many were drawn."""
-    missing, drawn = ledger.missing(), 0
-    concepts = {request.concept.id for request in work.requests}
-    done = len(ledger.records()) + len(ledger.refusals())
-    with (
-        _closing(work.gates.values()),
-        Drawing(work.source, images=len(missing), workers=workers) as drawing,
-        progress.bar(len(work.requests), done) as advance,
-    ):
-        threads = 1 if drawing.workers == 1 and work.source.processes else THREADS
+    source, concepts, drawn = variant.source, set(variant.concepts), 0
+    missing = ledger.missing(concepts)
+    with Drawing(source, images=len(missing), workers=workers) as drawing:
+        threads = 1 if drawing.workers == 1 and source.processes else THREADS
         while True:
             while missing:  # until every place is filled or given up
                 with ledger.growing() as add:
@@ -250,10 +286,10 @@ def _draw(work: Plan, ledger: Ledger, out: Path, workers: int | None) -> int:
 
                     finish_all(work, drawing.draw(missing), keep, threads=threads)
                 drawn += len(missing)
-                missing = ledger.missing()
+                missing = ledger.missing(concepts)
             turned = _compare(work, ledger, out, concepts)
             ledger.turn_down(turned)
-            missing = ledger.missing()
+            missing = ledger.missing(concepts)
             advance(-len(missing))
             if not missing:
                 return drawn
@@ -323,18 +359,6 @@ def _gates(texts: Sequence[str]) -> dict[str, Gate]:
             options = plugins.options(query.split("&")) if query else None
             found[name] = plugins.build("gates", spec, options)
     return found
-
-
-def _usual() -> tuple[str, str]:
-    """The source of this machine, and why."""
-    missing = [name for name in ("diffusers", "torch") if find_spec(name) is None]
-    if missing:
-        return "procedural", f"auto: {missing[0]} is not installed"
-    import torch
-
-    if torch.cuda.is_available():
-        return "diffusers", "auto: there is a GPU"
-    return "procedural", "auto: no GPU here"
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -3,7 +3,7 @@
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -97,10 +97,15 @@ class Ledger:
                 "give --force to draw again, or another --out"
             )
 
-    def missing(self) -> list[ImageRequest]:
-        """What is still to be drawn: never drawn, or turned down and not yet given up."""
+    def missing(self, concepts: Collection[str] | None = None) -> list[ImageRequest]:
+        """What is still to be drawn, of all concepts or of these.
+
+        That is what was never drawn, or was turned down and is not yet given up.
+        """
         left = []
         for key, request in self._wanted.items():
+            if concepts is not None and key[0] not in concepts:
+                continue
             last = self._last_refusal(key)
             if key in self._records or (last and self._is_given_up(last)):
                 continue

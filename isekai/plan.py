@@ -14,18 +14,38 @@ TRIES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """A source as some of the concepts are drawn with it."""
+
+    source: ImageSource
+    concepts: tuple[str, ...]
+    options: Mapping[str, object]
+    """What the spec gives for these concepts; empty for what is drawn as the user said."""
+    settings: Mapping[str, object]
+    """The source's own, the size, the format and the gates; as JSON would give them back."""
+
+    @property
+    def told(self) -> dict[str, object]:
+        """As the manifest tells it."""
+        return {
+            "model": self.source.model,
+            "revision": self.source.revision,
+            "settings": self.settings,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Everything that an images folder is to hold."""
 
-    source: ImageSource
+    variants: tuple[Variant, ...]
+    """One after the other is drawn with; each concept belongs to one."""
     name: str
     """The source's name, as recorded in the ledger."""
     why: str
     groups: tuple[Group, ...]
     requests: tuple[ImageRequest, ...]
     """In the order of the ledger: by concept, then by index."""
-    settings: Mapping[str, object]
-    """The source's own, the size, the format and the gates; as JSON would give them back."""
     format: Format
     gates: Mapping[str, Gate]
     tries: int
@@ -35,15 +55,17 @@ class Plan:
     request: Mapping[str, object]
     """The whole request as the manifest tells it."""
 
+    def variant(self, concept: str) -> Variant:
+        """What the concept of this id is drawn with."""
+        return next(variant for variant in self.variants if concept in variant.concepts)
+
     def given(self, request: ImageRequest) -> dict[str, Any]:
         """Everything that the pixels of a request depend on, apart from the concept."""
         return {
             "seed": request.seed,
             "prompt": request.prompt,
             "source": self.name,
-            "model": self.source.model,
-            "revision": self.source.revision,
-            "settings": self.settings,
+            **self.variant(request.concept.id).told,
         }
 
     def again(self, request: ImageRequest, attempt: int) -> ImageRequest:

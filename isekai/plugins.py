@@ -21,6 +21,10 @@ _NOUN = {
     "controls": "control",
 }
 
+CONFIRMED = ("trust_remote_code", "base_url", "api_key_env")
+"""Options that run foreign code or send a key away: only a user gives them, never a file, which may
+be a stranger's."""
+
 _EXTRA = {
     "accelerate": "diffusers",
     "anthropic": "api",

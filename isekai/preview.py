@@ -7,6 +7,7 @@ from pathlib import Path
 
 from isekai import contact_sheet, files, generate, progress
 from isekai import spec as specs
+from isekai.choosing import Chosen
 from isekai.errors import DataError, IsekaiError
 from isekai.images import decode
 from isekai.plan import Plan
@@ -28,7 +29,7 @@ PAUSE = 0.5
 class Wanted:
     """What is to be shown: the arguments of `generate.plan`."""
 
-    chosen: generate.Chosen
+    chosen: Chosen
     groups: str = "all"
     spec: Path | None = None
     gates: Sequence[str] | None = None
@@ -55,7 +56,8 @@ def run(wanted: Wanted, out: Path) -> Path:
     work = wanted.plan()
     _refuse_foreign(out)
     drawings = out / DRAWINGS
-    one = 1 if isinstance(work.source, Accelerated) else None  # in this process models stay loaded
+    source = work.variants[0].source
+    one = 1 if isinstance(source, Accelerated) else None  # in this process models stay loaded
     generate.draw(work, out=drawings, workers=one, force=True)
     rows = files.read_jsonl(drawings / "ledger.jsonl", ImageRecord)
     pictures = {
@@ -65,7 +67,7 @@ def run(wanted: Wanted, out: Path) -> Path:
         for group in work.groups
         for concept in group.concepts
     }
-    title = f"{work.source.model}, seed {wanted.seed}"
+    title = f"{source.model}, seed {wanted.seed}"
     contact_sheet.write(work.groups, pictures, out, title, per_concept=wanted.per_concept)
     return out / SHEET
 

@@ -114,6 +114,14 @@ class Synthetic(Protocol):
 
 
 @runtime_checkable
+class Releasing(Protocol):
+    """A source that keeps a model loaded from one `draw` to the next."""
+
+    def release(self) -> None:
+        """Give its memory back; it is loaded again when it is needed."""
+
+
+@runtime_checkable
 class Estimating(Protocol):
     """A source that can tell what requests take without drawing them."""
 

@@ -1,5 +1,6 @@
 """Draws pictures of an images folder again, and measures how near the new ones come."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -16,16 +17,12 @@ from isekai.images import decode, encode
 from isekai.intake import Images
 from isekai.parquet import Row
 from isekai.protocols import Closing, Embedder, ImageSource, Picture, Rejected
-from isekai.types import ImageRequest
+from isekai.types import ImageRecord, ImageRequest
 
 Outcome = Literal["same bytes", "same pixels", "other pixels", "not drawn"]
 
 NOT_OF_THE_SOURCE = ("size", "format", "gates")
 """Settings that the ledger adds to the source's own."""
-
-CONFIRMED = ("trust_remote_code", "base_url", "api_key_env")
-"""Options that run foreign code or send a key away: a manifest, which may be a stranger's, can't
-give them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,22 +41,42 @@ class Redrawn:
     """Why nothing was drawn."""
 
 
-def source_of(
+def sources_of(
     images: Images,
+    rows: Sequence[Row],
     asked: Mapping[str, object],
     *,
     given: str = "",
     options: Mapping[str, object] | None = None,
-) -> ImageSource:
-    """The source that drew `images`, built again as `asked`, or as a user has `given` it.
+) -> list[tuple[ImageSource, list[Row]]]:
+    """The sources that drew these rows of `images`, each with its rows.
 
-    DataError if it isn't the one of the ledger: another model, revision or setting gives other
+    They are built as `asked`, or as a user has `given` it, with what the spec gave for the concept.
+    DataError for one that isn't that of the ledger: another model, revision or setting gives other
     pictures, and to compare these would say nothing.
     """
-    options = options or {}
+    found: dict[str, tuple[ImageSource, list[Row]]] = {}
+    for row in rows:
+        own = row.concept.generator.get(row.record.source, {})
+        key = json.dumps(plain(own), sort_keys=True)
+        if key not in found:
+            found[key] = (_source(images, row, asked, own, given, options or {}), [])
+        found[key][1].append(row)
+    return list(found.values())
+
+
+def _source(
+    images: Images,
+    row: Row,
+    asked: Mapping[str, object],
+    own: Mapping[str, object],
+    given: str,
+    options: Mapping[str, object],
+) -> ImageSource:
     told = asked.get("options")
-    before: Mapping[str, object] = told if isinstance(told, dict) and not given else {}
-    for key in CONFIRMED:
+    manifest = told if isinstance(told, dict) and not given else {}
+    before = {**own, **manifest}
+    for key in plugins.CONFIRMED:
         if before.get(key) and key not in options:
             raise DataError(
                 f"{images.folder}: its manifest builds the source with {key}; if you trust what it "
@@ -77,7 +94,7 @@ def source_of(
             f"{images.folder}: was drawn through a server, which may cost money; to draw there "
             f"again, say so with --source {name} and its -o"
         )
-    differences = _differences(images.request, source)
+    differences = _differences(row.record, source)
     if differences:
         raise DataError(
             f"{images.folder}: was drawn with {'; '.join(differences)}; give --source and -o as "
@@ -159,12 +176,10 @@ def _cosine(embedder: Embedder, *pictures: Image.Image) -> float:
     return float(a @ b)
 
 
-def _differences(request: Mapping[str, object], source: ImageSource) -> list[str]:
-    """In what the source is another one than the manifest's, in words."""
-    settings = request.get("settings")
-    told = settings if isinstance(settings, dict) else {}
-    then = {key: value for key, value in told.items() if key not in NOT_OF_THE_SOURCE}
-    then |= {"model": request.get("model"), "revision": request.get("revision")}
+def _differences(record: ImageRecord, source: ImageSource) -> list[str]:
+    """In what the source is another one than the ledger's, in words."""
+    then = {key: value for key, value in record.settings.items() if key not in NOT_OF_THE_SOURCE}
+    then |= {"model": record.model, "revision": record.revision}
     now = {**plain(source.settings), "model": source.model, "revision": source.revision}
     return [
         f"{key} {then.get(key)}, now {now.get(key)}"

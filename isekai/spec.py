@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from isekai import sketch
+from isekai import plugins, sketch
 from isekai.errors import DataError, IsekaiError, SpecError, did_you_mean
 from isekai.files import explained, parse, read_text
 from isekai.types import Concept, Group, Novelty, Part, Prompts, Role, Sketch
@@ -38,6 +38,7 @@ class _ConceptTable:
     parents: tuple[str, ...] = ()
     negative_prompt: str = ""
     prompts: dict[str, object] = field(default_factory=dict)
+    generator: dict[str, dict[str, object]] = field(default_factory=dict)
     sketch: tuple[str, ...] = ()
     diagnostic: tuple[str, ...] = ()
     lift: float = 0.0
@@ -45,7 +46,10 @@ class _ConceptTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _GroupFile:
-    """A group file as written. Axes of the group's `prompts` are shared by all its concepts."""
+    """A group file as written.
+
+    Axes of the group's `prompts` and options of its `generator` are shared by all its concepts.
+    """
 
     __pydantic_config__: ClassVar[dict[str, object]] = _STRICT
 
@@ -53,6 +57,7 @@ class _GroupFile:
     parent: str
     concepts: tuple[_ConceptTable, ...]
     prompts: dict[str, object] = field(default_factory=dict)
+    generator: dict[str, dict[str, object]] = field(default_factory=dict)
     parts: dict[str, dict[str, object]] = field(default_factory=dict)
 
 
@@ -125,6 +130,7 @@ def parse_group(id: str, raw: Mapping[str, Any], where: str) -> Group:
         table: _GroupFile = parse(_GroupFile, raw, where, problem=SpecError)
     except SpecError as error:
         raise SpecError([*error.problems, *problems]) from None
+    _check_generator(table.generator, f"{where}: generator", problems)
     if not table.concepts:
         problems.append(f"{where}: concepts is empty; a group shows at least one")
     concepts = [
@@ -269,6 +275,7 @@ def _concept(
             problems.append(f"{here}.{key} holds a control character or a line break")
     if table.role == "novel" and table.novelty is None:
         problems.append(f"{here}.novelty is missing: blend, material or form")
+    _check_generator(table.generator, f"{here}.generator", problems)
     drawing = None
     if table.sketch:
         drawing = Sketch(
@@ -291,7 +298,26 @@ def _concept(
             problems,
         ),
         sketch=drawing,
+        generator={
+            name: {**file.generator.get(name, {}), **table.generator.get(name, {})}
+            for name in sorted({*file.generator, *table.generator})
+        },
     )
+
+
+def _check_generator(
+    table: Mapping[str, Mapping[str, object]], here: str, problems: list[str]
+) -> None:
+    """Options for a source that there is. The source itself looks at them when it is built."""
+    known = plugins.names("sources")
+    for name, options in table.items():
+        if name not in known:
+            problems.append(f"{here}.{name}: no source is called so{did_you_mean(name, known)}")
+        problems += [
+            f"{here}.{name}.{key} can't be given by a file; give it with -o {key}=…"
+            for key in options
+            if key in plugins.CONFIRMED
+        ]
 
 
 def _check_names(concepts: object, parts: object, where: str, problems: list[str]) -> None:

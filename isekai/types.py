@@ -6,7 +6,7 @@ Only the standard library is imported here. Records that are read from files ref
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 Role = Literal["novel", "foil"]
 Novelty = Literal["blend", "material", "form"]
@@ -126,6 +126,8 @@ class Concept:
     prompts: Prompts | None = None
     negative_prompt: str = ""
     sketch: Sketch | None = None
+    generator: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name of a source -> options of it that this concept is drawn with."""
 
     @property
     def group(self) -> str:

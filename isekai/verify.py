@@ -18,7 +18,8 @@ from isekai.images import FORMATS, UnreadableImage
 from isekai.intake import Images
 from isekai.ledger import REJECTED, Refusal, is_aside
 from isekai.parquet import Row
-from isekai.redrawing import Redrawn, redraw, source_of
+from isekai.protocols import Releasing
+from isekai.redrawing import Redrawn, redraw, sources_of
 from isekai.types import ImageRecord
 
 if TYPE_CHECKING:
@@ -102,15 +103,18 @@ def run(
     redrawn: list[Redrawn] = []
     if regenerate and found.rows:
         asked = told.get("asked")
-        drawer = source_of(
-            found, asked if isinstance(asked, dict) else {}, given=source, options=options
+        rows = _chosen(found.rows, regenerate, seed)
+        drawers = sources_of(
+            found, rows, asked if isinstance(asked, dict) else {}, given=source, options=options
         )
         look = plugins.build("embedders", embedder) if embedder else None
-        rows = _chosen(found.rows, regenerate, seed)
         with progress.bar(len(rows)) as advance:
-            for one in redraw(found, rows, drawer, embedder=look, workers=workers):
-                redrawn.append(one)
-                advance()
+            for drawer, own in drawers:
+                for one in redraw(found, own, drawer, embedder=look, workers=workers):
+                    redrawn.append(one)
+                    advance()
+                if isinstance(drawer, Releasing):
+                    drawer.release()
         order = {row.record.path: place for place, row in enumerate(rows)}
         redrawn.sort(key=lambda one: order[one.path])
     return Report(

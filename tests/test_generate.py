@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isekai import files, generate, spec
+from isekai import choosing, files, generate, spec
 from isekai.errors import BusyError, DataError, IsekaiError
 from isekai.images import decode, encode
 from isekai.ledger import Refusal
@@ -409,7 +409,7 @@ def test_workers_that_die_before_their_first_image_are_told_apart(weight):
     script = f"""
 from pathlib import Path
 from pickle import PicklingError
-from isekai import generate
+from isekai import choosing, generate
 generate.run(source="tiny", options={{"weight": {weight}}}, spec=Path("spec"), size=32, workers=2)
 """
     Path("script.py").write_text(script)
@@ -420,7 +420,7 @@ generate.run(source="tiny", options={{"weight": {weight}}}, spec=Path("spec"), s
 
 
 def test_a_source_that_cannot_be_handed_to_a_worker_says_why():
-    class Local(type(generate.choose("tiny").source)):
+    class Local(type(choosing.choose("tiny").source)):
         pass
 
     with pytest.raises((AttributeError, PicklingError), match="Local"):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from isekai import files, generate, metadata, spec, verify
+from isekai.choosing import choose
 from isekai.errors import DataError, IsekaiError
 from isekai.images import decode
 from isekai.types import ImageRecord
@@ -87,6 +88,32 @@ def test_what_was_drawn_is_drawn_again_to_the_same_bytes(tmp_path_factory):
     assert report.is_well
     told = verify.summary(report)
     assert [row["outcome"] for row in told["redrawn"]] == ["same bytes"] * 3, told
+
+
+def test_a_spec_gives_single_concepts_settings_of_their_own(tmp_path_factory, capsys):
+    """Even another model: one is let go before the next is loaded."""
+    other = pipelines.built("sdxl", tmp_path_factory)
+    Path("spec").mkdir()
+    text = (spec.folder() / "isekai-20" / "cactihog.toml").read_text()
+    own = f'[concepts.generator.diffusers]\nguidance = 3.5\nmodel = "{other}"\n[concepts.prompts]'
+    Path("spec/cactihog.toml").write_text(text.replace("[concepts.prompts]", own, 1))
+    source = choose("diffusers", {"steps": 2, "devices": "cpu", "batch": 1})
+    first = pipelines.built("sd15", tmp_path_factory)
+    text = Path("spec/cactihog.toml").read_text()
+    text = text.replace("[prompts]", f'[generator.diffusers]\nmodel = "{first}"\n[prompts]', 1)
+    Path("spec/cactihog.toml").write_text(text)
+    generate.run(spec=Path("spec"), source="diffusers", gates=(), per_concept=2, size=64, workers=1,
+                 options=dict(source.asked["options"]), out=Path("images"))  # fmt: skip
+    told = {row.concept: (row.settings["pipeline"], row.settings["guidance"]) for row in ledger()}
+    assert told == {
+        "cactihog/cactihog": ("StableDiffusionXLPipeline", 3.5),
+        "cactihog/prismog": ("StableDiffusionPipeline", None),
+        "cactihog/hedgehog": ("StableDiffusionPipeline", None),
+    }
+    for row in ledger():
+        assert metadata.read((Path("images") / row.path).read_bytes()) == metadata.of(row)
+    report = verify.run(Path("images"), regenerate=6)
+    assert {one.outcome for one in report.redrawn} == {"same bytes"}
 
 
 # ---------------------------------------------------------------- several workers, and their end

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from isekai import files, generate, preview
+from isekai import choosing, files, generate, preview
 from isekai.errors import DataError, IsekaiError
 from isekai.types import ImageRecord
 
@@ -30,7 +30,7 @@ def _workplace(tmp_path, monkeypatch):
 
 
 def wanted(**how) -> preview.Wanted:
-    chosen = generate.choose("tiny", how.pop("options", None))
+    chosen = choosing.choose("tiny", how.pop("options", None))
     return preview.Wanted(**{"chosen": chosen, "spec": Path("spec"), "size": 32, **how})
 
 

@@ -462,8 +462,8 @@ def test_psnr_is_that_of_the_textbook():
 def test_a_file_that_changes_while_it_is_compared_is_no_measurement():
     draw()
     found = intake.read(Path("images"))
-    source = redrawing.source_of(found, {"source": "tiny"})
     row = found.rows[0]
+    [(source, _)] = redrawing.sources_of(found, [row], {"source": "tiny"})
     (Path("images") / row.record.path).write_bytes(encode(Image.new("RGB", (32, 32))))
     with pytest.raises(DataError, match="changed while"):
         list(redrawing.redraw(found, [row], source))

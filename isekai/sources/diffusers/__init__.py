@@ -176,7 +176,7 @@ class DiffusersSource:
             pairs = [own.pair(request) for request in requests if request.prompt]
             missing = [] if texts.misfit else texts.missing(pairs)
             if missing:
-                self._let_go()
+                self.release()  # text encoders and denoisers are never loaded at the same time
                 from isekai.sources.diffusers import stages
 
                 self._kinds.clear()
@@ -274,8 +274,7 @@ class DiffusersSource:
                 )
             )
 
-    def _let_go(self) -> None:
-        """Text encoders and denoisers are never loaded at the same time."""
+    def release(self) -> None:
         painter, self._painter = self._painter, None
         if painter:
             painter.close()
