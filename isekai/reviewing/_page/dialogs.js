@@ -10,15 +10,29 @@ const MOST = 60;
 
 export const isOpen = () => document.querySelector("dialog[open]") !== null;
 
-// Focus goes back where it was at once: the next key may come before the browser sees to it.
-const show = (dialog, closed = () => {}) => {
+let given = () => {}; // gives up the question that is open
+
+// The next key may come before the browser tells that a dialog was closed, and before it puts the
+// focus back: both are done at once, and an old dialog's end is not taken for that of the next.
+const show = (dialog, up = () => {}) => {
   const before = document.activeElement;
-  dialog.onclose = () => closed();
-  dialog.showModal();
-  return () => {
+  const close = () => {
+    up();
     dialog.close();
     (before === document.body ? byId("work") : before).focus({ preventScroll: true });
   };
+  given();
+  given = up;
+  dialog.onclose = () => {
+    if (!dialog.open) given();
+  };
+  dialog.onkeydown = (event) => {
+    if (event.key !== "Escape" || event.isComposing) return;
+    event.preventDefault();
+    close();
+  };
+  dialog.showModal();
+  return close;
 };
 
 // Answers with a concept's id, null for none of them, or undefined if nothing was picked.

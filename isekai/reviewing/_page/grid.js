@@ -3,19 +3,22 @@
 import { concepts } from "./store.js";
 import { chip, make, many, named, remark, thumb, told } from "./parts.js";
 
-export const draw = (section, list, order, current, open) => {
+export const bind = (section, open) => {
+  section.addEventListener("click", (event) => {
+    const tile = event.target.closest(".thumb");
+    if (tile) open(tile.dataset.id);
+  });
+  section.addEventListener("focusin", (event) => {
+    if (event.target.matches(".thumb")) rove(section, event.target);
+  });
+};
+
+export const draw = (section, list, order, current) => {
   if (!list.length) {
     section.replaceChildren(make("p", { class: "empty" }, "No picture matches these filters."));
     return;
   }
   section.replaceChildren(...(order ? [scored(list, order)] : byConcept(list)));
-  section.onclick = (event) => {
-    const tile = event.target.closest(".thumb");
-    if (tile) open(tile.dataset.id);
-  };
-  section.onfocusin = (event) => {
-    if (event.target.matches(".thumb")) rove(section, event.target);
-  };
   for (const tile of section.querySelectorAll(".thumb")) update(tile);
   const first = section.querySelector(`[data-id="${CSS.escape(current ?? "")}"]`);
   rove(section, first ?? section.querySelector(".thumb"));

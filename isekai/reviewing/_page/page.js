@@ -30,7 +30,7 @@ const draw = () => {
     button.setAttribute("aria-pressed", String(button.dataset.view === shown.view));
   }
   if (shown.view === "single") single.draw(byId("single"), list, at, open);
-  if (shown.view === "grid") grid.draw(byId("grid"), list, shown.order, list[at]?.id, open);
+  if (shown.view === "grid") grid.draw(byId("grid"), list, shown.order, list[at]?.id);
   if (shown.view === "left") left.draw(byId("left"), shown.concept);
   update();
 };
@@ -225,7 +225,8 @@ const look = (view) => {
   if (one) at = Math.max(0, list.findIndex((other) => other.id === one.id));
   shown.view = view;
   draw();
-  if (view === "grid") grid.current(byId("grid"))?.focus();
+  const place = view === "grid" ? grid.current(byId("grid")) : byId("work");
+  place?.focus({ preventScroll: view !== "grid" });
 };
 
 const fillFilters = () => {
@@ -252,7 +253,7 @@ const start = () => {
       const before = here();
       shown[name] = event.target.value;
       list = chosen(shown);
-      at = Math.max(0, list.indexOf(before));
+      at = name === "order" ? 0 : Math.max(0, list.indexOf(before));
       draw();
       say(list.length === 1 ? "1 picture" : `${list.length} pictures`);
       if (pointed) byId("work").focus({ preventScroll: true }); // so that keys decide again
@@ -274,6 +275,7 @@ const start = () => {
     if (button?.dataset.act === "back") undo(id);
     else if (button) act(button.dataset.act, id);
   });
+  grid.bind(byId("grid"), open);
   byId("grid").addEventListener("focusin", control);
   byId("help-button").addEventListener("click", help);
   draw();
