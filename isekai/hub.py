@@ -4,14 +4,17 @@ The library follows $HF_ENDPOINT, $HF_TOKEN or a login, $HF_HOME and $HF_HUB_OFF
 """
 
 import glob
+import hashlib
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from isekai import digests
 from isekai.errors import DataError
 from isekai.files import explained
 
@@ -42,30 +45,63 @@ def cache_folder() -> Path:
 # ---------------------------------------------------------------- what there is
 
 
-def listed(repo: str, revision: str, kind: Kind = "model") -> tuple[str, dict[str, int]]:
-    """The commit that the revision stands for, and the size in bytes of each file it holds.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """What the Hub says of a file, without its bytes."""
+
+    size: int
+    blob: str
+    """Git's SHA-1 of it, or of what stands for it in git."""
+    sha256: str
+    """Empty for a file that lies in git itself."""
+
+    def is_same(self, path: Path) -> bool:
+        """Whether the file here has the same bytes."""
+        if path.stat().st_size != self.size:
+            return False
+        if self.sha256:
+            return digests.sha256([path])[path] == self.sha256
+        data = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == self.blob
+
+
+def tree(repo: str, revision: str, kind: Kind, *, here: bool = True) -> tuple[str, dict[str, File]]:
+    """The commit that the revision stands for, and the files it holds.
 
     Where the Hub can't be reached, a branch stands for the commit that it stood for when it last
     could, if the Hub's cache has it: so all of the library's clients do, and the run records the
-    commit.
+    commit. `here` as for `reached`.
     """
     from huggingface_hub import HfApi, RepoFile, get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     api = HfApi()
-    with reached(repo, revision, kind):
+    with reached(repo, revision, kind, here=here):
         commit = api.resolve_revision(repo, revision=revision, repo_type=kind).resolved
         try:
-            tree = get_cached_repo_tree(repo, revision=commit, repo_type=kind)
+            rows = get_cached_repo_tree(repo, revision=commit, repo_type=kind)
         except CachedRepoTreeNotFoundError:
-            rows = api.list_repo_tree(repo, recursive=True, revision=commit, repo_type=kind)
-            tree = [row for row in rows if isinstance(row, RepoFile)]
-    there = {file.path: file.size for file in tree}
-    if out := [name for name in there if name.startswith("/") or ".." in name.split("/")]:
+            found = api.list_repo_tree(repo, recursive=True, revision=commit, repo_type=kind)
+            rows = [row for row in found if isinstance(row, RepoFile)]
+    there = {
+        row.path: File(size=row.size, blob=row.blob_id, sha256=row.lfs.sha256 if row.lfs else "")
+        for row in rows
+    }
+    if out := [name for name in there if _leads_elsewhere(name)]:
         raise DataError(
             f"{repo}: lists {out[0]!r}, which leads elsewhere; don't use this {_WORDS[kind]}"
         )
     return commit, there
+
+
+def listed(repo: str, revision: str, kind: Kind = "model") -> tuple[str, dict[str, int]]:
+    """The commit that the revision stands for, and the size in bytes of each file it holds."""
+    commit, there = tree(repo, revision, kind)
+    return commit, {name: file.size for name, file in there.items()}
+
+
+def _leads_elsewhere(name: str) -> bool:
+    return name.startswith("/") or ".." in name.split("/") or not name.isprintable()
 
 
 def ask(repo: str, revision: str | None, kind: Kind) -> None:
@@ -106,7 +142,7 @@ def fetch_file(repo: str, commit: str, name: str, kind: Kind = "model") -> Path:
     """One file, in the folder of the Hub's cache that holds this commit."""
     from huggingface_hub import hf_hub_download
 
-    _hush()
+    hush()
     with reached(repo, commit, kind):
         return Path(hf_hub_download(repo, name, revision=commit, repo_type=kind))
 
@@ -115,7 +151,7 @@ def download(repo: str, revision: str | None, patterns: Sequence[str], kind: Kin
     """The folder in the Hub's cache that holds the files of these patterns."""
     from huggingface_hub import snapshot_download
 
-    _hush()
+    hush()
     with reached(repo, revision, kind):
         return Path(
             snapshot_download(
@@ -152,12 +188,16 @@ def fetch(
 
 
 @contextmanager
-def reached(repo: str, revision: str | None, kind: Kind) -> Iterator[None]:
-    """Say what the Hub refused and what to do, without the request: it could hold a secret."""
+def reached(repo: str, revision: str | None, kind: Kind, *, here: bool = True) -> Iterator[None]:
+    """Say what the Hub refused and what to do, without the request: it could hold a secret.
+
+    `here` is true where the name could have been that of a folder.
+    """
     import httpx2
     from huggingface_hub import constants, errors, get_token
 
     where, what = page(repo, kind), _WORDS[kind]
+    nothing, path = ("no such folder here, and ", "path") if here else ("", "name")
     try:
         with explained(Path(constants.HF_HUB_CACHE)):
             yield
@@ -174,7 +214,7 @@ def reached(repo: str, revision: str | None, kind: Kind) -> Iterator[None]:
         ) from None
     except errors.RepositoryNotFoundError:
         raise DataError(
-            f"{repo}: no such folder here, and no such {what} on the Hub, or a private one; "
+            f"{repo}: {nothing}no such {what} on the Hub, or a private one; "
             "correct the name, or log in with `hf auth login` or $HF_TOKEN"
         ) from None
     except errors.HfHubHTTPError as error:
@@ -188,16 +228,15 @@ def reached(repo: str, revision: str | None, kind: Kind) -> Iterator[None]:
         if isinstance(error.__cause__, errors.HfHubHTTPError):
             raise _refused(repo, error.__cause__.response.status_code) from None
         raise DataError(
-            f"{repo}: no such folder here, not in the Hub's cache, and $HF_HUB_OFFLINE forbids "
-            "asking the Hub; correct the path, or unset it"
+            f"{repo}: {nothing.replace(' and', '')}not in the Hub's cache, and $HF_HUB_OFFLINE "
+            f"forbids asking the Hub; correct the {path}, or unset it"
             if constants.HF_HUB_OFFLINE
-            else f"{repo}: no such folder here, and the Hub can't be reached; correct the path, or "
-            "go online"
+            else f"{repo}: {nothing}the Hub can't be reached; correct the {path}, or go online"
         ) from None
 
 
 def _refused(repo: str, status: int) -> DataError:
-    what = "try again later; what was downloaded is kept"
+    what = "try again later; what was transferred is kept"
     if status in (401, 403):
         what = "the login is not accepted: renew it with `hf auth login`, or mend $HF_TOKEN"
     return DataError(f"{repo}: the Hub answers {status}; {what}")
@@ -216,7 +255,7 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
-def _hush() -> None:
+def hush() -> None:
     """No bars where nobody looks at them."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
