@@ -21,7 +21,8 @@ from tests import tiny_models
 from tests.conftest import PICTURES, picture
 from tests.loopback_hub import COMMIT, serve
 
-KINDS = ("clip", "siglip", "siglip2", "dino")
+DINOS = ("dino", "dinov3_vit", "dinov3_convnext")
+KINDS = ("clip", "siglip", "siglip2", "siglip2_fixed", *DINOS)
 TEXTS = ("a photo of a cactus", "a hedgehog whose back is a ribbed cactus", "a hedgehog " * 90)
 TOKEN = "hf_SecretThatNobodyMaySee"
 
@@ -75,7 +76,7 @@ def unit(rows: torch.Tensor) -> np.ndarray:
 # ---------------------------------------------------------------- the right numbers
 
 
-@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2"])
+@pytest.mark.parametrize("kind", ["clip", "siglip", "siglip2", "siglip2_fixed"])
 def test_rows_are_what_the_whole_model_makes_of_a_picture_and_a_text(kind, folder, images):
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
@@ -84,6 +85,7 @@ def test_rows_are_what_the_whole_model_makes_of_a_picture_and_a_text(kind, folde
     see = AutoImageProcessor.from_pretrained(path, backend="pil")
     read = AutoTokenizer.from_pretrained(path)
     longest = 77 if kind == "clip" else 64
+    read.padding_side = "right"
     words = read(list(TEXTS), padding="max_length", truncation=True, max_length=longest,
                  return_tensors="pt")  # fmt: skip
     with torch.inference_mode():
@@ -103,15 +105,25 @@ def test_a_clip_text_needs_no_filling_to_mean_the_same(folder):
     np.testing.assert_allclose(rows[1:2], unit(bare), atol=1e-5)
 
 
-def test_dino_gives_its_pooled_features_and_no_texts(folder, images):
+@pytest.mark.parametrize("kind", ["siglip2", "siglip2_fixed"])
+def test_what_siglip2_was_not_trained_on_makes_no_difference(kind, folder):
+    embedder = Transformers(str(folder(kind)))
+    rows = embedder.embed_texts(["A Photo of a CACTUS", "a photo of a cactus", "a photo of"])
+    assert np.array_equal(rows[0], rows[1])
+    assert rows[1] @ rows[2] < 0.999
+
+
+@pytest.mark.parametrize("kind", DINOS)
+def test_dino_gives_its_pooled_features_and_no_texts(kind, folder, images):
     from transformers import AutoImageProcessor, AutoModel
 
-    model = AutoModel.from_pretrained(folder("dino"))
-    see = AutoImageProcessor.from_pretrained(folder("dino"), backend="pil")
+    model = AutoModel.from_pretrained(folder(kind))
+    see = AutoImageProcessor.from_pretrained(folder(kind), backend="pil")
     with torch.inference_mode():
         pooled = model(**see(images, return_tensors="pt")).pooler_output
-    embedder = Transformers(str(folder("dino")))
+    embedder = Transformers(str(folder(kind)))
     np.testing.assert_allclose(embedder.embed_images(images), unit(pooled), atol=1e-5)
+    assert (unit(pooled) @ unit(pooled).T)[np.triu_indices(5, 1)].max() < 0.9999
     assert not isinstance(embedder, TextEmbedder)
     assert isinstance(Transformers(str(folder("clip"))), TextEmbedder)
 

@@ -79,6 +79,45 @@ def dino(folder: Path) -> Path:
     return folder
 
 
+def siglip2_fixed(folder: Path) -> Path:
+    """SigLIP 2 with one size of pictures: the network of SigLIP, the tokenizer of Gemma."""
+    from transformers import SiglipConfig, SiglipImageProcessor, SiglipModel
+
+    words = tokens.gemma()
+    config = SiglipConfig(
+        text_config=_LAYERS | _vocabulary(words, 64) | {"projection_size": 32},
+        vision_config=_LAYERS | {"image_size": 32, "patch_size": 8},
+    )
+    filled(SiglipModel(config)).save_pretrained(folder)
+    SiglipImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def dinov3_vit(folder: Path) -> Path:
+    """32 pixels, 32 numbers a vector, two registers."""
+    from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel
+
+    config = DINOv3ViTConfig(**_LAYERS, image_size=32, patch_size=8, num_register_tokens=2)
+    model = filled(DINOv3ViTModel(config))
+    for name, scale in model.named_parameters():
+        if name.endswith("lambda1"):  # starts at next to nothing, like that of DINOv2
+            scale.data.fill_(1)
+    model.save_pretrained(folder)
+    DINOv3ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+def dinov3_convnext(folder: Path) -> Path:
+    """64 pixels, 32 numbers a vector."""
+    from transformers import DINOv3ConvNextConfig, DINOv3ConvNextModel, DINOv3ViTImageProcessor
+
+    config = DINOv3ConvNextConfig(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 1, 1], image_size=64)
+    filled(DINOv3ConvNextModel(config)).save_pretrained(folder)
+    DINOv3ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
 def classifier(
     folder: Path, labels: Sequence[str] = ("normal", "nsfw"), *, independent: bool = False
 ) -> Path:

@@ -71,7 +71,9 @@ class Pretrained:
         return network.eval().requires_grad_(False).to(self._device)
 
     def image_processor(self) -> Any:
-        """What makes of a picture what the network takes; by Pillow, the same on all machines."""
+        """What makes of a picture what the network takes: by Pillow, the same on all machines, or
+        by torch where the library has nothing else, as for DINOv3.
+        """
         self._fetch()
         return self._read("image processor", AutoImageProcessor, backend="pil")
 

@@ -113,13 +113,18 @@ class PictureTextEmbedder(PictureEmbedder):
         return self._found.tokenizer()
 
     def _read(self, texts: Sequence[str]) -> torch.Tensor:
-        """Texts are filled up to full length: SigLIP was trained so, and then none depends on how
-        long its neighbours are.
+        """Texts are filled up to full length at their end: SigLIP was trained so, and then none
+        depends on how long its neighbours are.
         """
-        longest = self._found.config.get_text_config().max_position_embeddings
+        config = self._found.config
+        if config.model_type.startswith("siglip"):
+            # Trained on lower case, which tokenizers of SigLIP 2 with one size don't see to.
+            texts = [text.lower() for text in texts]
+        longest = config.get_text_config().max_position_embeddings
         inputs = self._tokenizer(
             list(texts),
             padding="max_length",
+            padding_side="right",  # not what the tokenizer of SigLIP 2 does by itself
             truncation=True,
             max_length=min(longest, self._tokenizer.model_max_length),
             return_tensors="pt",
