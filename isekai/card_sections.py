@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from isekai import citation, episode_lists, facts, telling
+from isekai import citation, episode_lists, facts, files, telling
 from isekai.errors import DataError
 from isekai.facts import Facts
 from isekai.markdown import code, escape
 from isekai.parquet import COLUMNS, SPLITS
-from isekai.types import Concept
+from isekai.types import Concept, Estimate
 
 # ---------------------------------------------------------------- what it is
 
@@ -83,6 +83,10 @@ def _kind(concept: Concept) -> str:
 # ---------------------------------------------------------------- how it came to be
 
 
+_TOLD_BELOW = ("limits", "calibration")
+"""Settings that have a table of their own."""
+
+
 def making(one: Facts) -> str:
     sources = table(
         ("source", "model", "revision", "licence of the model", "pictures"),
@@ -98,6 +102,7 @@ def making(one: Facts) -> str:
             (f"{step}: {code(str(name))}", code(_short(value)))
             for step, values in asked
             for name, value in values.items()
+            if name not in _TOLD_BELOW
         ),
     )
     versions = ", ".join(f"{name} {told}" for name, told in one.manifest.environment.items())
@@ -131,12 +136,35 @@ def left_out(one: Facts) -> str:
             else (),
         ),
     ]
-    if calibration := one.manifest.settings.get("calibration"):
-        parts += [
-            "The limits were picked on labelled pairs made of such pictures:",
-            _told(calibration),
-        ]
+    if (calibrated := one.manifest.settings.get("calibration")) is not None:
+        parts.append(_calibrated(calibrated, one))
     return "\n\n".join(parts)
+
+
+def _calibrated(told: object, one: Facts) -> str:
+    """How right the limits were on pictures whose truth is known."""
+    from isekai.calibration import RULES, Calibration  # loads OpenCV
+
+    found: Calibration = files.parse(Calibration, told, f"{one.folder}: settings.calibration")
+    sums = (("**recall of copies**", "", found.recall), ("**precision**", "", found.precision))
+    lines = ((escape(line.pairs), line.n, line.found) for line in found.lines)
+    return (
+        f"They were picked for a precision of {found.asked:g}, on copies that were made of "
+        f"{found.pictures} of these pictures. These shares, with their 95 % intervals, come from "
+        f"{found.measured} pictures of concepts that nothing was picked on: of altered copies "
+        "those that are found, of other pairs those that are taken for copies.\n\n"
+        + table(
+            ("pairs", "n", *RULES),
+            (
+                (name, count, *(_share(shares.get(rule)) for rule in RULES))
+                for name, count, shares in (*lines, *sums)
+            ),
+        )
+    )
+
+
+def _share(share: Estimate | None) -> str:
+    return f"{share.value:.3f} ({share.low:.3f} to {share.high:.3f})" if share else "nothing found"
 
 
 LEAKS = (
@@ -147,16 +175,17 @@ LEAKS = (
 
 
 def checks(one: Facts) -> str:
-    return _told(one.manifest.checks)
+    return table(("measured", "value"), _told(one.manifest.checks))
 
 
-def _told(value: object) -> str:
-    """What a manifest holds under names of its own, as a table."""
-    values = value if isinstance(value, Mapping) else {"value": value}
-    return table(
-        ("measured", "value"),
-        ((escape(str(k).replace("_", " ")), code(_short(v))) for k, v in values.items()),
-    )
+def _told(values: Mapping[str, object], above: str = "") -> Iterator[tuple[str, str]]:
+    """What a manifest holds under names of its own, a row each; names of inner ones in front."""
+    for key, value in values.items():
+        name = f"{above}{key.replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            yield from _told(value, f"{name}: ")
+        else:
+            yield escape(name), code(_short(value))
 
 
 def novelty(one: Facts) -> str:

@@ -109,6 +109,6 @@ def _abstract(all_facts: Sequence[Facts]) -> str:
 
 
 def _tex(text: str) -> str:
-    """A title or name for BibTeX: its braces and commands would be the file's own."""
-    plain = " ".join(text.split())
-    return "".join(one for one in plain if one not in '{}\\%$#&_^~"@`')
+    """A title or name for BibTeX: braces and commands in it would be the file's own."""
+    shown = (one for one in " ".join(text.split()) if one.isprintable())
+    return "".join(one for one in shown if one not in "{}\\%$#&_^~@`" + '"')
