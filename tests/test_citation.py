@@ -96,7 +96,7 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_whatever_is_written_as_yaml_is_read_back(value):
     written = yaml_text.dump(value)
     assert yaml.safe_load(written) == value
