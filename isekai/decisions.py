@@ -32,6 +32,7 @@ class Decision:
     """What is to be done with a picture."""
 
     image_id: str
+    """SHA-256 of its file in the folder of images, also where the dataset stores a smaller one."""
     verdict: Verdict
     concept: str | None = None
     """For `concept`: the full id of what it shows; None if that is none of them: leave it out."""

@@ -47,6 +47,7 @@ class Pictures:
         self._aside = _present(left_out, images) if images else {}
         self._kept_bytes = kept_bytes
         self._small: OrderedDict[str, bytes] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
         self._decoding = threading.Semaphore(_AT_ONCE)
 
@@ -96,9 +97,11 @@ class Pictures:
 
     def _keep(self, image_id: str, data: bytes) -> None:
         with self._lock:
-            self._small[image_id] = data
-            while sum(map(len, self._small.values())) > self._kept_bytes and len(self._small) > 1:
-                self._small.popitem(last=False)
+            if image_id not in self._small:  # else another thread was faster
+                self._small[image_id] = data
+                self._bytes += len(data)
+            while self._bytes > self._kept_bytes and len(self._small) > 1:
+                self._bytes -= len(self._small.popitem(last=False)[1])
 
 
 def _present(left_out: Mapping[str, Rejection], images: Path) -> dict[str, Path]:

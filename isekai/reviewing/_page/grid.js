@@ -42,7 +42,7 @@ const byConcept = (list) => {
 
 const scored = (list, order) =>
   make("article", {},
-    make("h2", {}, "Lowest ", make("bdi", {}, order), " first"),
+    make("h2", {}, make("span", {}, "Lowest ", make("bdi", {}, order), " first")),
     make("div", { class: "tiles" }, ...list.map((one) => tile(one, caption(one, order)))));
 
 const caption = (one, order) =>

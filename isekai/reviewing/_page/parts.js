@@ -1,6 +1,6 @@
 // Pieces of the page. Texts of datasets are put in as text only, never as markup.
 
-import { concepts, note, states, verdict } from "./store.js";
+import { concepts, note, pictures, states, verdict } from "./store.js";
 
 export const make = (tag, given = {}, ...children) => {
   const made = document.createElement(tag);
@@ -60,5 +60,6 @@ export const told = (id) => {
   if (said === "drop") return "dropped";
   if (said !== "concept") return "undecided";
   const shows = states.get(id).concept;
+  if (shows && shows === pictures.get(id)?.concept) return "moved here"; // by a build that obeyed
   return shows ? `shows ${concepts.get(shows)?.name ?? shows}` : "shows none of these: left out";
 };
