@@ -89,6 +89,20 @@ def forecast(
     return {one.name: naming.foretell(found, one.adapter, rest) for one, rest in todo}
 
 
+def words(told: Mapping[str, Mapping[str, float]]) -> str:
+    """The forecast in sentences, a line a model."""
+    lines = []
+    for model, about in told.items():
+        said = [f"{about['questions']:,.0f} questions to {model}"]
+        if "prompt_tokens" in about:
+            said.append(f"about {about['prompt_tokens']:,.0f} tokens in")
+            said.append(f"{about.get('completion_tokens', 0):,.0f} out")
+        if "cost" in about:
+            said.append(f"about ${about['cost']:,.2f}")
+        lines.append(", ".join(said))
+    return "\n".join(lines)
+
+
 def root_of(dataset: Path) -> Path:
     """The folder whose card tells of this dataset: the one around a dataset's own folder."""
     return dataset.parent if (dataset / "manifest.json").exists() else dataset

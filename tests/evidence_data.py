@@ -74,9 +74,10 @@ def noise(_: str, rng: np.random.Generator) -> Image.Image:
 
 
 def tinted(concept: str, rng: np.random.Generator) -> Image.Image:
-    """The concept `one` is reddish; nothing else tells."""
+    """The concept `one` is redder and as bright; nothing else tells."""
     pixels = np.asarray(noise(concept, rng)).astype(int)
     pixels[..., 0] += 40 * concept.endswith("/one")
+    pixels[..., 1] -= round(40 * 0.299 / 0.587) * concept.endswith("/one")
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 

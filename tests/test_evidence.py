@@ -55,6 +55,8 @@ def test_a_concept_told_by_its_colour_alone_is_flagged_as_a_shortcut_and_its_fam
     flagged = Evidence(dataset=found.fingerprint, style=told)
     concept = found.concept("g0/one")
     assert weighing.weak_points(flagged, concept) == ("shortcut",)
+    assert weighing.telling_families(flagged, "g0/one") == ["colour"]
+    assert "| oneg0 | shortcut (colour) |" in evidence.section(flagged, found.groups)
     assert weighing.weak_points(flagged, found.concept("g0/foil")) == ()
 
 

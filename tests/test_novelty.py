@@ -6,7 +6,7 @@ from isekai import evidence, novelty, plugins
 from isekai.dataset import Dataset
 from isekai.errors import IsekaiError, PluginError
 from isekai.evidence import naming
-from tests import dataset_folders
+from tests import dataset_folders, tiny_models
 from tests.evidence_data import Names, showing, shown
 from tests.evidence_data import axis as direction
 from tests.loopback import serve
@@ -88,6 +88,8 @@ def test_a_budget_that_is_spent_stops_it_and_a_larger_one_pays_for_the_rest_alon
         options = {"base_url": server.url, "concurrency": 1, **PAID}
         each = novelty.forecast(folder, models=["openai:tiny"], options=options)
         cost = each["openai:tiny"]["cost"] / each["openai:tiny"]["questions"]
+        assert novelty.words(each).startswith("36 questions to openai:tiny, about ")
+        assert "out, about $" in novelty.words(each)
         tight = {**options, "max_cost": 5.5 * cost}
         with pytest.raises(IsekaiError, match="max_cost"):
             novelty.run(folder, models=["openai:tiny"], options=tight, probe=False)
@@ -111,6 +113,25 @@ def test_a_model_that_only_chooses_among_labels_is_no_evidence(folder):
     with pytest.raises(IsekaiError, match=r"prototype: none of 6 questions was answered \(empty\)"):
         novelty.run(folder, models=["prototype"], pictures=1)
     assert not (folder / "novelty.json").exists()
+
+
+def test_a_real_model_of_pictures_and_texts_looks_up_names_and_embeds_each_once(folder, tmp_path):
+    model = tiny_models.clip(tmp_path / "model")
+    words = tmp_path / "words.txt"
+    words.write_text("stone\nhedgehog\none 0\n")
+    novelty.run(folder, embedder=f"transformers:{model}", vocabulary=words)
+    first = evidence.read(folder).vocabulary
+    assert {name.name for name in first.concepts["g0/one"].nearest} == {
+        "stone",
+        "hedgehog",
+        "one 0",
+    }
+    assert first.concepts["g0/one"].collision
+    assert first.made["embedder"]["model"] == "model"
+    assert first.made["embedder"]["revision"]
+    assert str(tmp_path) not in (folder / "novelty.json").read_text()
+    novelty.run(folder, embedder=f"transformers:{model}", vocabulary=words)
+    assert evidence.read(folder).vocabulary == first
 
 
 def test_impossible_wishes_are_refused_before_anything_is_measured(folder, tmp_path):

@@ -9,6 +9,7 @@ from isekai.evidence.weighing import (
     MEANING,
     probed,
     styled,
+    telling_families,
     weak_points,
     weakest_first,
 )
@@ -27,7 +28,8 @@ _NOT_PROVED = (
     "does is weak evidence for it, above all where the foils are not recognised either.",
     "That a concept is new to the embedder or the models other than those named here.",
     "That there is no shortcut: only the style features listed are looked at, by one simple probe. "
-    "Texture, brightness and framing follow from shape, too: a spiky thing has more edges.",
+    "Texture and framing follow from shape, too: a spiky thing has more edges. So a shortcut by "
+    "colour or brightness is worse than one by texture, which may be the concept itself.",
     "Every interval is one of 95 %, for each concept by itself: of many that are fine, about one "
     "in forty is marked by chance.",
 )
@@ -190,7 +192,7 @@ def _table(evidence: Evidence, groups: Sequence[Group]) -> str:
 
 def _columns(evidence: Evidence) -> Iterator[tuple[str, Cell]]:
     yield "concept", lambda concept: escape(concept.name)
-    yield "weak points", lambda concept: ", ".join(weak_points(evidence, concept)) or "none found"
+    yield "weak points", lambda concept: _weak(evidence, concept)
     for against in AGAINST:
         if evidence.probes and against in evidence.probes.overall:
             yield f"told from {against}", _probe_cell(evidence, against, probed)
@@ -206,6 +208,15 @@ def _columns(evidence: Evidence) -> Iterator[tuple[str, Cell]]:
         yield "nearest reference (cosine)", lambda concept: _match(evidence, concept)
     if evidence.diversity:
         yield "Vendi score, n", lambda concept: _vendi(evidence, concept)
+
+
+def _weak(evidence: Evidence, concept: Concept) -> str:
+    by = ", ".join(telling_families(evidence, concept.id))
+    points = [
+        f"{point} ({by})" if point == "shortcut" and by else point
+        for point in weak_points(evidence, concept)
+    ]
+    return ", ".join(points) or "none found"
 
 
 def _probe_cell(evidence: Evidence, against: Against, shares: Shares) -> Cell:

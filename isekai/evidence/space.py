@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,12 @@ def others(group: Group, concept: Concept, role: Role) -> list[Concept]:
 def made(embeddings: Embeddings, *packages: str, **settings: object) -> Made:
     """What a kind of evidence says of its making."""
     look = embeddings.embedder
+    local = Path(look.model).is_absolute()  # where a user keeps it is nobody's business
     return {
-        "embedder": {"model": look.model, "revision": look.revision},
+        "embedder": {
+            "model": Path(look.model).name if local else look.model,
+            "revision": look.revision,
+        },
         **settings,
         "environment": files.environment("numpy", *packages),
     }

@@ -199,7 +199,7 @@ def _span(places: NDArray[np.int64]) -> tuple[float, float]:
 def _moments(values: Floats) -> Floats:
     away = values - values.mean()
     deviation = away.std()
-    skewness = np.mean(away**3) / deviation**3 if deviation > 1e-9 else 0.0
+    skewness = np.mean(away * away * away) / deviation**3 if deviation > 1e-9 else 0.0
     return np.array([values.mean(), deviation, skewness])
 
 

@@ -64,6 +64,13 @@ def styled(evidence: Evidence, id: str) -> dict[Against, Estimate]:
     return {against: own[against].accuracy[ALL] for against in AGAINST if against in own}
 
 
+def telling_families(evidence: Evidence, id: str) -> list[str]:
+    """The families of style features that tell it by themselves: their interval is above chance."""
+    own = evidence.style.concepts.get(id, {}) if evidence.style else {}
+    shares = [share for one in own.values() for share in one.families.items()]
+    return list(dict.fromkeys(name for name, share in shares if share.low > CHANCE))
+
+
 def weakest_first(evidence: Evidence, groups: Sequence[Group]) -> list[Concept]:
     """The novel concepts: those with most weak points first, then those that probes tell worst."""
     novel = [c for group in groups for c in group.concepts if c.role == "novel"]
