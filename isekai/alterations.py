@@ -1,7 +1,8 @@
 """Copies of a picture as people make them, drawn from its id: pairs that are known to be the same.
 
-Each alteration is a plain function of a picture and a generator. They are what deduplication is
-calibrated on, so their ranges are part of its figures.
+Beside them one that is not: another thing before the same background. Each alteration is a plain
+function of a picture and a generator. They are what deduplication is calibrated on, so their ranges
+are part of its figures.
 """
 
 import io
@@ -9,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFilter
 
 from isekai.episodes import generator
 
@@ -21,11 +22,26 @@ _RESAMPLING = (
     Image.Resampling.BILINEAR,
 )
 _FILL = ((0, 0, 0), (255, 255, 255))
+_MIDDLE = math.sqrt(1 / 3 / math.pi)
+"""Half axes of an ellipse that covers a third of a picture, of its sides."""
 
 
 def altered(picture: Image.Image, id: str, name: str, seed: int = 0) -> Image.Image:
     """The RGB picture under the alteration of this name; the same for the same id and seed."""
     return ALTERATIONS[name](picture.convert("RGB"), generator(seed, "alter", name, id))
+
+
+def other_thing(picture: Image.Image, other: Image.Image) -> Image.Image:
+    """The middle third of the picture's area, an ellipse, is taken from the other one: no copy."""
+    width, height = picture.size
+    mask = Image.new("L", picture.size, 0)
+    across, down = width * _MIDDLE, height * _MIDDLE
+    box = (width / 2 - across, height / 2 - down, width / 2 + across, height / 2 + down)
+    ImageDraw.Draw(mask).ellipse(box, fill=255)
+    mask = mask.filter(ImageFilter.GaussianBlur(max(width, height) / 100))
+    changed = picture.convert("RGB")
+    changed.paste(other.convert("RGB").resize(picture.size, Image.Resampling.BICUBIC), mask=mask)
+    return changed
 
 
 def same(picture: Image.Image, rng: np.random.Generator) -> Image.Image:

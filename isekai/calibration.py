@@ -1,8 +1,9 @@
 """How near is too near, for these pictures and this embedder: measured on copies made of them.
 
 Each picture and each of its alterations (`isekai.alterations`) are a pair that is the same; two
-pictures of a concept are one that is not, and hard to tell; two of different concepts are easy.
-Thresholds are picked on half of the concepts, and what they do is measured on the other half.
+pictures of a concept are one that is not, and hard to tell, and so are two things before one
+background; two of different concepts are easy. Limits are picked on half of the concepts, and what
+they do is measured on the other half.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from isekai import copies, progress
-from isekai.alterations import ALTERATIONS, altered
+from isekai.alterations import ALTERATIONS, altered, other_thing
 from isekai.dedup import HASH_BITS, HASH_NEARBY, Limits, distances, perceptual_hash
 from isekai.episodes import generator
 from isekai.errors import DataError
@@ -25,8 +26,13 @@ AT_MOST = 240
 PER_CONCEPT = 12
 CANDIDATES = 0.995
 """Share of copies that the cosine for candidates lets through."""
+STORED = ("exact", "jpeg", "resize", "stretch")
+"""What hash and cosine are for: the whole picture, stored otherwise. Cut and turned ones are found
+as copies; looser limits would find some of them, too, and then other views of a concept."""
+_OWN = 0.99
+"""Share of its own kinds that a limit lets through with room to spare, if precision allows it."""
 RULES = ("hash", "copy", "cosine", "same picture", "any")
-NEGATIVES = ("same concept", "other concept")
+NEGATIVES = ("same concept", "other concept", "same background")
 
 Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
 
@@ -45,7 +51,7 @@ class Line:
     """How many pairs of one kind each rule takes for the same picture."""
 
     pairs: str
-    """An alteration, `same concept` or `other concept`."""
+    """An alteration, or one of `NEGATIVES`."""
     same: bool
     n: int
     found: Mapping[str, Estimate]
@@ -197,10 +203,7 @@ def _pairs(chosen: Sequence[Pictured], embed: Embed, seed: int) -> _Pairs:
         for one in chosen:
             picture = one.open().convert("RGB")
             images = [picture, *(altered(picture, one.id, name, seed) for name in ALTERATIONS)]
-            own, *others = (
-                _Seen(copies.look(copies.small(image)), perceptual_hash(image), row)
-                for image, row in zip(images, embed(images), strict=True)
-            )
+            own, *others = _seen(images, embed)
             seen.append(own)
             rows += [
                 (name, one.concept, one.concept, *_compared(own, other))
@@ -210,8 +213,29 @@ def _pairs(chosen: Sequence[Pictured], embed: Embed, seed: int) -> _Pairs:
     for i, j in _others(chosen, seed):
         a, b = chosen[i].concept, chosen[j].concept
         rows.append((NEGATIVES[a != b], a, b, *_compared(seen[i], seen[j])))
+    for one, own, other in zip(chosen, seen, _elsewhere(chosen, seed), strict=True):
+        changed = other_thing(one.open(), other.open())
+        compared = _compared(own, _seen([changed], embed)[0])
+        rows.append((NEGATIVES[2], one.concept, one.concept, *compared))
     columns = (np.array(column) for column in zip(*rows, strict=True))
     return _Pairs(**dict(zip(_COLUMNS, columns, strict=True)))
+
+
+def _seen(images: Sequence[Image.Image], embed: Embed) -> list[_Seen]:
+    return [
+        _Seen(copies.look(copies.small(image)), perceptual_hash(image), row)
+        for image, row in zip(images, embed(images), strict=True)
+    ]
+
+
+def _elsewhere(chosen: Sequence[Pictured], seed: int) -> list[Pictured]:
+    """For every picture one of another concept."""
+    found = []
+    for one in chosen:
+        others = [other for other in chosen if other.concept != one.concept]
+        rng = generator(seed, "calibration", "background", one.concept, one.id)
+        found.append(others[rng.integers(len(others))])
+    return found
 
 
 def _compared(a: _Seen, b: _Seen) -> tuple[int, float, float]:
@@ -234,15 +258,29 @@ def _others(chosen: Sequence[Pictured], seed: int) -> list[tuple[int, int]]:
 
 
 def _limits(pairs: _Pairs, precision: float) -> Limits:
+    stored = np.isin(pairs.kind, STORED)
     candidate = float(np.quantile(pairs.cosine[pairs.same], 1 - CANDIDATES))
-    bits = -_threshold(-pairs.bits.astype(float), pairs, precision)
     looked = (pairs.cosine >= candidate) | (pairs.bits <= HASH_NEARBY)
+    bits = -_limit(-pairs.bits.astype(float), stored, pairs, precision)
+    copy = _limit(np.where(looked, pairs.copy, 0.0), pairs.same, pairs, precision)
     return Limits(
         hash_distance=int(np.clip(np.floor(bits), 0, HASH_BITS - 1)),
-        copy=round(_threshold(np.where(looked, pairs.copy, 0.0), pairs, precision), 3),
+        copy=round(copy, 3),
         candidate=float(np.floor(candidate * 1000) / 1000),
-        cosine=round(min(_threshold(pairs.cosine, pairs, precision), 1.0), 4),
+        cosine=round(min(_limit(pairs.cosine, stored, pairs, precision), 1.0), 4),
     )
+
+
+def _limit(
+    values: NDArray[np.float64], own: NDArray[np.bool_], pairs: _Pairs, precision: float
+) -> float:
+    """Midway between what a rule's own kinds need and the most alike of the others.
+
+    Where these overlap, the lowest limit that keeps the precision.
+    """
+    needed = float(np.quantile(values[own], 1 - _OWN))
+    worst = float(values[~pairs.same].max())
+    return (needed + worst) / 2 if needed > worst else _threshold(values, pairs, precision)
 
 
 def _threshold(values: NDArray[np.float64], pairs: _Pairs, precision: float) -> float:

@@ -80,7 +80,10 @@ def small(picture: Image.Image) -> Grey:
 
 def look(grey: Grey) -> Look:
     """The features of a grey copy, in an order that depends on nothing else."""
-    sift = cv2.SIFT.create(nfeatures=FEATURES, contrastThreshold=0.01, edgeThreshold=15)
+    # Not upscaled precisely, features lie half a pixel to one side, mirrored ones to the other.
+    sift = cv2.SIFT.create(
+        FEATURES, contrastThreshold=0.01, edgeThreshold=15, enable_precise_upscale=True
+    )
     points, descriptors = sift.detectAndCompute(grey, None)
     if not points:
         none = np.zeros((0, 128), np.uint8)

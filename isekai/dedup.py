@@ -131,7 +131,7 @@ def distances(a: NDArray[np.uint64], b: NDArray[np.uint64]) -> NDArray[np.int64]
 
 
 def signs(hashes: NDArray[np.uint64]) -> NDArray[np.float32]:
-    """[n, 256]: hashes [n, 4] as unit rows; d differing bits are a cosine of exactly 1 - d / 128."""
+    """[n, 256]: hashes [n, 4] as unit rows; d differing bits are exactly a cosine of 1 - d/128."""
     bits = np.unpackbits(hashes.view(np.uint8), axis=1)
     return (bits.astype(np.float32) * 2 - 1) / np.float32(HASH_BITS**0.5)
 
