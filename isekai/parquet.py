@@ -177,6 +177,7 @@ def _writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
             use_dictionary=_REPEATED,
             write_statistics=_SEARCHED,
             write_page_index=True,
+            write_page_checksum=True,
             use_content_defined_chunking=_CHUNKS,
         ) as writer:
             writer.add_key_value_metadata({"content_defined_chunking": json.dumps(_CHUNKS)})
