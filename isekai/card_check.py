@@ -50,7 +50,8 @@ def _front_matter(card: Path) -> Mapping[str, Any]:
     try:
         told = metadata_load(card)
     except (YAMLError, ValueError, RecursionError) as error:
-        raise DataError(f"{card}: its head is no YAML ({str(error).splitlines()[0]})") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{card}: its head is no YAML ({reason})") from None
     if not told:
         raise DataError(f"{card}: has no YAML at its head, so that no dataset is found")
     return told
@@ -59,7 +60,7 @@ def _front_matter(card: Path) -> Mapping[str, Any]:
 def _configs(told: Mapping[str, Any], datasets: Datasets) -> Iterator[str]:
     listed: dict[str, object] = {}
     for entry in _entries(told.get("configs")):
-        name = str(entry.get("config_name"))
+        name = _word(entry.get("config_name"))
         if name in listed:
             yield f"lists the config '{name}' twice"
         listed[name] = entry.get("data_files")
@@ -75,7 +76,7 @@ def _configs(told: Mapping[str, Any], datasets: Datasets) -> Iterator[str]:
         if name not in listed:
             yield f"lists no config '{name}', so that this dataset is not found"
             continue
-        patterns = {str(one.get("split")): one.get("path") for one in _entries(listed[name])}
+        patterns = {_word(one.get("split")): one.get("path") for one in _entries(listed[name])}
         for split in sorted(patterns.keys() - set(SPLITS)):
             yield f"config '{name}' has a split '{split}', which is not there"
         for split in SPLITS:
@@ -89,7 +90,7 @@ def _files(
     """What is wrong with the paths that a config gives for a split."""
     patterns = given if isinstance(given, list) else [] if given is None else [given]
     named: set[str] = set()
-    for pattern in map(str, patterns):
+    for pattern in map(_word, patterns):
         found = {file for file in everything if fnmatchcase(file, pattern)}
         if not found:
             yield f"config '{name}' names {pattern}, which is not there"
@@ -104,12 +105,12 @@ def _counts(told: Mapping[str, Any], datasets: Datasets) -> Iterator[str]:
     """`datasets` refuses to load what has another number of rows than `dataset_info` says."""
     given = told.get("dataset_info")
     for info in _entries([given] if isinstance(given, dict) else given):
-        name = str(info.get("config_name"))
+        name = _word(info.get("config_name"))
         for entry in _entries(info.get("splits")):
             for split, held in datasets.get(name, {}).items():
                 count = entry.get("num_examples")
                 if entry.get("name") == split and held.rows not in (None, count):
-                    yield f"'{name}' has {held.rows} rows in {split}, not {count} as it says"
+                    yield f"'{name}' has {held.rows} rows in {split}, not {_word(count)} as it says"
 
 
 def _croissant(path: Path, findings: Findings) -> None:
@@ -174,3 +175,12 @@ def _fetches(told: Mapping[str, object]) -> bool:
 def _entries(value: object) -> list[Mapping[str, Any]]:
     """The tables of a list; whatever else there may be is none."""
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
+def _word(value: object) -> str:
+    """A text or a number as it is. References make YAML of a few lines endless once written out."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and abs(value) < 2**63:
+        return str(value)
+    return "nothing" if value is None else f"<{type(value).__name__}>"

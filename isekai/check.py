@@ -11,7 +11,7 @@ from pathlib import Path
 from isekai import card_check, dataset, episode_lists, files, progress, shard_check
 from isekai.card_check import Held
 from isekai.dataset import Dataset, Manifest, fingerprint
-from isekai.findings import Findings, Problem, printable
+from isekai.findings import Findings, Problem, printable, refusal
 from isekai.intake import Rejection
 from isekai.parquet import SPLITS
 from isekai.shard_check import Rows
@@ -50,18 +50,20 @@ class Report:
 
     path: str
     datasets: tuple[Found, ...]
+    count: int
+    """Of problems; of many alike in a file `problems` has the first few."""
     problems: tuple[Problem, ...]
 
     @property
     def is_well(self) -> bool:
-        return not self.problems
+        return not self.count
 
     def text(self) -> str:
         """A line for each problem, each dataset, and for all."""
         lines = [f"{problem.path}: {problem.what}" for problem in self.problems]
         lines += [found.line() for found in self.datasets]
-        count = len(self.problems)
-        verdict = "as it should be" if not count else f"{count} problem{'s' * (count > 1)}"
+        many = f"{self.count:,} problem{'s' * (self.count > 1)}"
+        verdict = "as it should be" if self.is_well else many
         return "\n".join([*lines, f"{printable(self.path)}: {verdict}"])
 
 
@@ -90,7 +92,12 @@ def run(path: Path) -> Report:
             )
     if path not in folders:
         card_check.look(path, held, findings)
-    return Report(path=str(path), datasets=tuple(found), problems=findings.problems())
+    return Report(
+        path=str(path),
+        datasets=tuple(found),
+        count=len(findings),
+        problems=findings.problems(),
+    )
 
 
 def summary(report: Report) -> dict[str, object]:
@@ -111,7 +118,7 @@ def _folders(path: Path) -> list[Path]:
 
 def _is_dataset(folder: Path) -> bool:
     if (folder / _MANIFEST).exists():
-        return dataset.is_dataset(folder)
+        return bool(refusal(folder / _MANIFEST)) or dataset.is_dataset(folder)
     return any(next(folder.glob(f"{split}-*.parquet"), None) for split in SPLITS)
 
 
@@ -128,8 +135,9 @@ def _dataset(folder: Path, findings: Findings) -> tuple[Found, Rows]:
     lists = _lists(folder, groups, rows, findings)
     if told and groups is not None and rows.is_whole:
         _against_manifest(folder, told, groups, rows, findings)
-    if (folder / episode_lists.FOLDER).is_dir() and len(findings) == before:
-        with findings.of(folder / episode_lists.FOLDER):
+    settings = folder / episode_lists.FOLDER / episode_lists.SETTINGS
+    if settings.parent.is_dir() and findings.text(settings) and len(findings) == before:
+        with findings.of(settings):
             episode_lists.read(Dataset.open(folder))
     found = Found(
         name=printable(told.name) if told else folder.name,

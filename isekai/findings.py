@@ -74,14 +74,10 @@ class Findings:
         return found
 
     def text(self, path: Path) -> bool:
-        """True if the file is there and of a size that is read; else that is a problem."""
-        if not path.is_file():
-            self.add(path, "is no file" if path.exists() else "no such file")
-        elif (size := path.stat().st_size) > TEXT_BYTES:
-            self.add(path, f"{size:,} bytes; at most {TEXT_BYTES:,} are read")
-        else:
-            return True
-        return False
+        """True if the file can be read; else why not is a problem."""
+        if what := refusal(path):
+            self.add(path, what)
+        return not what
 
     def problems(self) -> tuple[Problem, ...]:
         rows = []
@@ -91,6 +87,14 @@ class Findings:
             if more := self._counts[key] - len(found):
                 rows.append(Problem(path=path, what=f"and {more:,} more like these"))
         return tuple(rows)
+
+
+def refusal(path: Path) -> str:
+    """Why the text is not to be read; empty if it may be."""
+    if not path.is_file():
+        return "is no file" if path.exists() else "no such file"
+    size = path.stat().st_size
+    return f"{size:,} bytes; at most {TEXT_BYTES:,} are read" if size > TEXT_BYTES else ""
 
 
 def printable(text: str) -> str:

@@ -42,6 +42,7 @@ def told(path: Path) -> list[str]:
     """The problems, each as its file's name and what is wrong with it."""
     report = check.run(path)
     assert report.is_well == (not report.problems)
+    assert report.count >= len([p for p in report.problems if "more like these" not in p.what])
     for line in report.text().splitlines():
         assert line.isprintable()
     return [f"{Path(problem.path).name}: {problem.what}" for problem in report.problems]
@@ -526,21 +527,38 @@ def test_a_croissant_file_can_not_make_us_fetch_something(root, changes):
 
 
 def test_texts_beyond_all_measure_are_not_read(root):
-    for name in ("tiny/groups.json", "tiny/rejected.jsonl", "README.md"):
+    names = ("groups.json", "rejected.jsonl", "manifest.json", "episodes/settings.json")
+    for name in (*(f"tiny/{name}" for name in names), "README.md"):
         with (root / name).open("r+b") as file:
             file.truncate(10**12)
     found = told(root)
     assert found.count("README.md: 1,000,000,000,000 bytes; at most 100,000,000 are read") == 1
-    assert len([line for line in found if "1,000,000,000,000 bytes" in line]) == 3
+    assert len([line for line in found if "1,000,000,000,000 bytes" in line]) == 5
 
 
 def test_what_is_no_file_is_not_read(root):
-    for name in ("groups.json", SUPPORT):
+    for name in ("groups.json", "manifest.json", SUPPORT):
         (root / "tiny" / name).unlink()
         os.mkfifo(root / "tiny" / name)
     found = told(root / "tiny")
-    assert "groups.json: is no file" in found
+    assert {"groups.json: is no file", "manifest.json: is no file"} <= set(found)
     assert f"{SUPPORT}: is no file" in found
+
+
+def test_a_card_of_a_few_lines_that_is_endless_once_written_out_is_named(root):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]" for n in range(12)]
+    lines += [
+        "configs:",
+        "- config_name: *a12",
+        "- {config_name: tiny, data_files: [{split: *a12, path: *a12}]}",
+        "dataset_info:",
+        f"- {{config_name: tiny, splits: [{{name: query, num_examples: 0x{'f' * 9999}}}]}}",
+    ]
+    (root / "README.md").write_text("---\n" + "\n".join(lines) + "\n---\n")
+    found = told(root)
+    assert "README.md: lists the config '<list>', which is not there" in found
+    assert "README.md: 'tiny' has 27 rows in query, not <int> as it says" in found
 
 
 def test_names_steer_no_terminal(root):
