@@ -168,6 +168,28 @@ def open_clip(folder: Path) -> Path:
     return folder
 
 
+def open_clip_tower(folder: Path, repo: str = "owner/tiny") -> Path:
+    """As `open_clip`, with a text model and a tokenizer of transformers that are in `repo`."""
+    import json
+
+    from open_clip import CustomTextCLIP
+    from safetensors.torch import save_file
+    from transformers import BertConfig
+
+    words = tokens.gemma()
+    BertConfig(**_LAYERS | _vocabulary(words, 64)).save_pretrained(folder)
+    words.save_pretrained(folder)
+    text = {"hf_proj_type": "linear", "hf_pooler_type": "mean_pooler", "context_length": 64}
+    towers = {key: OPEN_CLIP[key] for key in ("embed_dim", "vision_cfg")}
+    here = {"hf_model_name": str(folder), "hf_model_pretrained": False}
+    network = filled(CustomTextCLIP(**towers, text_cfg=text | here))
+    save_file(network.state_dict(), folder / "open_clip_model.safetensors")
+    there = {"hf_model_name": repo, "hf_tokenizer_name": repo}
+    told = {"model_cfg": towers | {"text_cfg": text | there}, "preprocess_cfg": {}}
+    (folder / "open_clip_config.json").write_text(json.dumps(told))
+    return folder
+
+
 def head(file: Path, width: int = 16, *layers: int) -> Path:
     """A head over vectors of this width, with these layers before its one number."""
     import torch

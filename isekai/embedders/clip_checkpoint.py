@@ -139,10 +139,13 @@ def _named(name: str, tag: str, revision: str) -> Checkpoint:
     else:
         known = f"tag=…: {', '.join(tags)}" if tags else "tag=FILE"
         raise PluginError(f"{name}: which weights? give one with {known}")
-    config = open_clip.get_model_config(name)
-    # Many weights were trained with the other activation than their model's entry in the list has.
-    config["quick_gelu"] = bool(config.get("quick_gelu") or told.get("quick_gelu"))
+    config = _activation(open_clip.get_model_config(name), told)
     return _checked(f"{name} {tag}", place, weights, {"model_cfg": config, "preprocess_cfg": told})
+
+
+def _activation(config: Config, told: Mapping[str, Any]) -> Config:
+    """Many weights were trained with another activation than their model has in the list."""
+    return config | {"quick_gelu": bool(config.get("quick_gelu") or told.get("quick_gelu"))}
 
 
 def _with_config(name: str, place: Place, weights: str) -> Checkpoint:

@@ -15,7 +15,10 @@ from isekai.protocols import Embedder, TextEmbedder
 from tests import tiny_models
 
 SIZES = ((96, 96), (64, 200), (33, 17), (96, 96))
-MODELS = {"transformers": ("clip", "siglip", "siglip2", "dino")}
+MODELS = {
+    "open_clip": ("open_clip",),
+    "transformers": ("clip", "siglip", "siglip2", "siglip2_fixed", "dino", "dinov3_vit"),
+}
 BUILDS = [(name, kind) for name in plugins.names("embedders") for kind in MODELS.get(name, ("",))]
 
 

@@ -39,10 +39,12 @@ def build(request, tmp_path, tmp_path_factory, monkeypatch):
         "clip": lambda: tiny_models.built("clip", tmp_path_factory),
         "vqa": lambda: "chance",
         "classify": lambda: tiny_models.built("classifier", tmp_path_factory),
+        "aesthetic": lambda: tiny_models.head(tmp_path / "head.safetensors", 1280),
     }
+    options = {"embedder": "lite0"} if name == "aesthetic" else {}
 
     def made() -> Gate:
-        gate = plugins.build("gates", f"{name}:{needs[name]()}" if name in needs else name)
+        gate = plugins.build("gates", f"{name}:{needs[name]()}" if name in needs else name, options)
         if isinstance(gate, Knowing):
             gate.inform(GROUPS)
         return gate
@@ -82,21 +84,24 @@ def test_it_is_a_gate_and_says_what_its_judgements_depend_on(build):
     assert told == plain(build().settings)
 
 
-def test_settings_tell_other_settings_apart(build):
+def test_settings_tell_other_settings_apart(build, tmp_path):
     others = {
         "clip": {"margin": 0.5},
         "vqa": {"minimum": 0.9},
         "classify": {"limits": "nsfw<0.5"},
         "flat": {"min_deviation": 9},
         "duplicate": {"distance": 9},
+        "aesthetic": {"least": 5, "embedder": "lite0"},
     }
     if build.name not in others:
         pytest.skip("none is known")
-    argument = {"vqa": "vqa:chance"}.get(build.name, build.name)
+    head = tmp_path / "head.safetensors"  # made by `build`
+    argument = {"vqa": "vqa:chance", "aesthetic": f"aesthetic:{head}"}.get(build.name, build.name)
     if build.name in ("clip", "classify"):
         argument = f"{build.name}:{build().settings['model']}"
+    usual = plain(build().settings)
     other = plugins.build("gates", argument, others[build.name])
-    assert plain(other.settings) != plain(build().settings)
+    assert plain(other.settings) != usual
 
 
 def test_scores_are_numbers_under_its_own_name_and_reasons_are_one_line(build, drawings):
