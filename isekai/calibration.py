@@ -6,24 +6,21 @@ background; two of different concepts are easy. Limits are picked on half of the
 they do is measured on the other half.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import blake2b
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from isekai import copies, progress
-from isekai.alterations import ALTERATIONS, altered, other_thing
-from isekai.dedup import HASH_BITS, HASH_NEARBY, Limits, distances, perceptual_hash
-from isekai.episodes import generator
+from isekai.alterations import ALTERATIONS
+from isekai.dedup import HASH_BITS, HASH_NEARBY, Limits
 from isekai.errors import DataError
+from isekai.labelled import NEGATIVES, Embed, Pairs, choose, halves, labelled
+from isekai.labelled import RULES as RULES
+from isekai.labelled import Pictured as Pictured
 from isekai.statistics import metrics
 from isekai.types import Estimate
 
-AT_MOST = 240
-PER_CONCEPT = 12
 CANDIDATES = 0.995
 """Share of copies that the cosine for candidates lets through."""
 STORED = ("exact", "jpeg", "resize", "stretch")
@@ -31,19 +28,6 @@ STORED = ("exact", "jpeg", "resize", "stretch")
 as copies; looser limits would find some of them, too, and then other views of a concept."""
 _OWN = 0.99
 """Share of its own kinds that a limit lets through with room to spare, if precision allows it."""
-RULES = ("hash", "copy", "cosine", "same picture", "any")
-NEGATIVES = ("same concept", "other concept", "same background")
-
-Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pictured:
-    """A picture to calibrate on."""
-
-    id: str
-    concept: str
-    open: Callable[[], Image.Image] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,167 +96,32 @@ def run(
     """
     if not 0.5 <= precision < 1:
         raise DataError(f"a precision of {precision:g}; it lies between 0.5 and 1, 1 left out")
-    chosen = _chosen(pictures, seed)
-    pairs = _pairs(chosen, embed, seed)
-    concepts = sorted({one.concept for one in chosen}, key=lambda name: _drawn(name, seed))
-    picked_on = set(concepts[::2])
-    first = np.array([one in picked_on for one in pairs.concept])
+    chosen = choose(pictures, seed)
+    pairs = labelled(chosen, embed, seed)
+    first = halves(pairs, seed)
     limits = _limits(pairs.at(first), precision)
-    return _measured(pairs.at(~first), limits, precision, seed, chosen, len(concepts))
-
-
-def _drawn(text: str, seed: int) -> bytes:
-    return blake2b(f"{seed}/{text}".encode()).digest()
-
-
-def _chosen(pictures: Sequence[Pictured], seed: int) -> list[Pictured]:
-    """As many of each concept, of those with two or more; ordered by concept and id."""
-    by_concept: dict[str, dict[str, Pictured]] = {}
-    for one in pictures:
-        by_concept.setdefault(one.concept, {}).setdefault(one.id, one)
-    usable = {concept: ids for concept, ids in by_concept.items() if len(ids) > 1}
-    if len(usable) < 2:
-        raise DataError(
-            f"{len(usable)} concepts with two pictures or more; calibration needs two at least"
-        )
-    count = min(max(AT_MOST // len(usable), 2), PER_CONCEPT)
-    concepts = sorted(usable, key=lambda name: _drawn(name, seed))[: AT_MOST // count]
-    chosen = [
-        usable[concept][id]
-        for concept in concepts
-        for id in sorted(usable[concept], key=lambda id: _drawn(id, seed))[:count]
-    ]
-    return sorted(chosen, key=lambda one: (one.concept, one.id))
-
-
-# ---------------------------------------------------------------- labelled pairs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pairs:
-    """[P] each: what was measured of labelled pairs. Others are both of one half."""
-
-    kind: NDArray[np.str_]
-    concept: NDArray[np.str_]
-    """Of the pair's first picture."""
-    other: NDArray[np.str_]
-    bits: NDArray[np.int64]
-    copy: NDArray[np.float64]
-    cosine: NDArray[np.float64]
-
-    @property
-    def same(self) -> NDArray[np.bool_]:
-        return ~np.isin(self.kind, NEGATIVES)
-
-    @property
-    def weight(self) -> NDArray[np.float64]:
-        """So that each picture has one copy in all."""
-        return np.where(self.same, 1 / len(ALTERATIONS), 1.0)
-
-    def at(self, first: NDArray[np.bool_]) -> "_Pairs":
-        """The pairs of one half; of two concepts only where the other one is of it, too."""
-        own = set(self.concept[first])
-        where = first & np.array([name in own for name in self.other])
-        return replace(self, **{name: getattr(self, name)[where] for name in _COLUMNS})
-
-    def verdicts(self, limits: Limits) -> dict[str, NDArray[np.bool_]]:
-        """Rule -> which pairs it takes for the same picture."""
-        hashed = self.bits <= limits.hash_distance
-        looked = (self.cosine >= limits.candidate) | (self.bits <= HASH_NEARBY)
-        copied = looked & (self.copy >= limits.copy)
-        near = (self.cosine >= limits.cosine) & (self.concept == self.other)
-        rules = (hashed, copied, near, hashed | copied, hashed | copied | near)
-        return dict(zip(RULES, rules, strict=True))
-
-
-_COLUMNS = ("kind", "concept", "other", "bits", "copy", "cosine")
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    look: copies.Look
-    hash: NDArray[np.uint64]
-    row: NDArray[np.float32]
-
-
-def _pairs(chosen: Sequence[Pictured], embed: Embed, seed: int) -> _Pairs:
-    """Of every picture with its alterations, all of a concept, and as many of two concepts."""
-    rows: list[tuple[str, str, str, int, float, float]] = []
-    seen: list[_Seen] = []
-    with progress.bar(len(chosen)) as advance:
-        for one in chosen:
-            picture = one.open().convert("RGB")
-            images = [picture, *(altered(picture, one.id, name, seed) for name in ALTERATIONS)]
-            own, *others = _seen(images, embed)
-            seen.append(own)
-            rows += [
-                (name, one.concept, one.concept, *_compared(own, other))
-                for name, other in zip(ALTERATIONS, others, strict=True)
-            ]
-            advance(what="pictures altered")
-    for i, j in _others(chosen, seed):
-        a, b = chosen[i].concept, chosen[j].concept
-        rows.append((NEGATIVES[a != b], a, b, *_compared(seen[i], seen[j])))
-    for one, own, other in zip(chosen, seen, _elsewhere(chosen, seed), strict=True):
-        changed = other_thing(one.open(), other.open())
-        compared = _compared(own, _seen([changed], embed)[0])
-        rows.append((NEGATIVES[2], one.concept, one.concept, *compared))
-    columns = (np.array(column) for column in zip(*rows, strict=True))
-    return _Pairs(**dict(zip(_COLUMNS, columns, strict=True)))
-
-
-def _seen(images: Sequence[Image.Image], embed: Embed) -> list[_Seen]:
-    return [
-        _Seen(copies.look(copies.small(image)), perceptual_hash(image), row)
-        for image, row in zip(images, embed(images), strict=True)
-    ]
-
-
-def _elsewhere(chosen: Sequence[Pictured], seed: int) -> list[Pictured]:
-    """For every picture one of another concept."""
-    found = []
-    for one in chosen:
-        others = [other for other in chosen if other.concept != one.concept]
-        rng = generator(seed, "calibration", "background", one.concept, one.id)
-        found.append(others[rng.integers(len(others))])
-    return found
-
-
-def _compared(a: _Seen, b: _Seen) -> tuple[int, float, float]:
-    bits = int(distances(a.hash[None], b.hash[None])[0, 0])
-    return bits, copies.score(a.look, b.look), float(a.row @ b.row)
-
-
-def _others(chosen: Sequence[Pictured], seed: int) -> list[tuple[int, int]]:
-    """Every pair of a concept, and as many of different concepts, each once."""
-    names = np.array([one.concept for one in chosen])
-    i, j = np.triu_indices(len(chosen), 1)
-    hard = names[i] == names[j]
-    easy = np.flatnonzero(~hard)
-    easy = generator(seed, "calibration", "others").permutation(easy)[: 2 * hard.sum()]
-    # Half of them fall across the halves and count nowhere.
-    return [(int(i[row]), int(j[row])) for row in (*np.flatnonzero(hard), *np.sort(easy))]
+    return _measured(pairs.at(~first), limits, precision, seed, chosen)
 
 
 # ---------------------------------------------------------------- limits
 
 
-def _limits(pairs: _Pairs, precision: float) -> Limits:
+def _limits(pairs: Pairs, precision: float) -> Limits:
     stored = np.isin(pairs.kind, STORED)
     candidate = float(np.quantile(pairs.cosine[pairs.same], 1 - CANDIDATES))
     looked = (pairs.cosine >= candidate) | (pairs.bits <= HASH_NEARBY)
-    bits = -_limit(-pairs.bits.astype(float), stored, pairs, precision)
-    copy = _limit(np.where(looked, pairs.copy, 0.0), pairs.same, pairs, precision)
+    bits = -limit(-pairs.bits.astype(float), stored, pairs, precision)
+    copy = limit(np.where(looked, pairs.copy, 0.0), pairs.same, pairs, precision)
     return Limits(
         hash_distance=int(np.clip(np.floor(bits), 0, HASH_BITS - 1)),
         copy=round(copy, 3),
         candidate=float(np.floor(candidate * 1000) / 1000),
-        cosine=round(min(_limit(pairs.cosine, stored, pairs, precision), 1.0), 4),
+        cosine=round(min(limit(pairs.cosine, stored, pairs, precision), 1.0), 4),
     )
 
 
-def _limit(
-    values: NDArray[np.float64], own: NDArray[np.bool_], pairs: _Pairs, precision: float
+def limit(
+    values: NDArray[np.float64], own: NDArray[np.bool_], pairs: Pairs, precision: float
 ) -> float:
     """Midway between what a rule's own kinds need and the most alike of the others.
 
@@ -283,7 +132,7 @@ def _limit(
     return (needed + worst) / 2 if needed > worst else _threshold(values, pairs, precision)
 
 
-def _threshold(values: NDArray[np.float64], pairs: _Pairs, precision: float) -> float:
+def _threshold(values: NDArray[np.float64], pairs: Pairs, precision: float) -> float:
     """The lowest value of a copy down to which the precision holds, less half the gap below it.
 
     Where even the highest value is not precise enough, one that only equal pictures reach.
@@ -304,12 +153,11 @@ def _threshold(values: NDArray[np.float64], pairs: _Pairs, precision: float) -> 
 
 
 def _measured(
-    pairs: _Pairs,
+    pairs: Pairs,
     limits: Limits,
     precision: float,
     seed: int,
     chosen: Sequence[Pictured],
-    concepts: int,
 ) -> Calibration:
     verdicts = pairs.verdicts(limits)
     lines = []
@@ -324,7 +172,7 @@ def _measured(
         asked=precision,
         seed=seed,
         pictures=len(chosen),
-        concepts=concepts,
+        concepts=len({one.concept for one in chosen}),
         measured=int((pairs.kind == "exact").sum()),
         lines=lines,
         recall={rule: _share(taken[pairs.same]) for rule, taken in verdicts.items()},
@@ -336,7 +184,7 @@ def _share(hits: NDArray[np.bool_]) -> Estimate:
     return _estimate(float(hits.sum()), len(hits))
 
 
-def _precision(pairs: _Pairs, taken: NDArray[np.bool_]) -> Estimate | None:
+def _precision(pairs: Pairs, taken: NDArray[np.bool_]) -> Estimate | None:
     total = float(pairs.weight[taken].sum())
     return _estimate(float(pairs.weight[taken & pairs.same].sum()), total) if total else None
 

@@ -21,6 +21,7 @@ from PIL import Image
 
 from isekai import copies, neighbours
 from isekai.files import sha256
+from isekai.nearby import Near
 from isekai.neighbours import TILE as TILE
 from isekai.neighbours import closest as closest
 from isekai.types import Estimate, ImageRecord
@@ -33,7 +34,6 @@ HASH_CANDIDATES = 4
 HASH_NEARBY = 80
 """Bits up to which a picture is one of them; different pictures differ in 128 on average."""
 
-_BLOCK = 256
 _LOOKS = 4096
 """Looks that are remembered, 45 kB each."""
 
@@ -179,13 +179,13 @@ class _Walk:
         self.prints, self.limits = prints, limits
         bits = max(limits.hash_distance, HASH_NEARBY)
         hashes = signs(np.stack([one.hash for one in prints]))
-        self.by_hash = _Near(hashes, 1 - 2 * bits / HASH_BITS, HASH_CANDIDATES, seed)
-        self.by_look = _Near(rows, limits.candidate, CANDIDATES, seed)
+        self.by_hash = Near(hashes, 1 - 2 * bits / HASH_BITS, HASH_CANDIDATES, seed)
+        self.by_look = Near(rows, limits.candidate, CANDIDATES, seed)
         self.concepts: dict[str, list[int]] = defaultdict(list)
         for place, one in enumerate(prints):
             self.concepts[one.concept].append(place)
         self.in_concept = {
-            concept: _Near(rows[places], limits.cosine, 1, seed)
+            concept: Near(rows[places], limits.cosine, 1, seed)
             for concept, places in self.concepts.items()
         }
         self.bytes: dict[str, int] = {}
@@ -237,60 +237,6 @@ class _Walk:
     def _look(self, place: int) -> copies.Look | None:
         small = self.prints[place].small
         return None if small is None else copies.look(small)
-
-
-class _Near:
-    """Which places that are kept, and come before, are near a place.
-
-    Asked place after place, with `kept` true for those before that stay.
-    """
-
-    def __init__(self, rows: NDArray[np.float32], floor: float, count: int, seed: int) -> None:
-        self.rows, self.floor, self.count = rows, floor, count
-        self.kept = np.zeros(len(rows), bool)
-        self.recall: Estimate | None = None
-        self._start = self._stop = 0
-        self._of = self._in_block
-        if len(rows) > neighbours.EXACT:
-            found = neighbours.search(rows, floor, seed)
-            self.recall = found.recall
-            order = np.argsort(found.pairs.j, kind="stable")
-            self._earlier, self._cosines = found.pairs.i[order], found.pairs.cosine[order]
-            self._first = np.searchsorted(found.pairs.j[order], np.arange(len(rows) + 1))
-            self._of = self._in_pairs
-
-    def of(self, place: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """At most `count` places, nearest first, and their cosines of at least `floor`."""
-        places, cosines = self._of(place)
-        stay = self.kept[places]
-        places, cosines = places[stay], cosines[stay]
-        order = np.lexsort((places, -cosines))[: self.count]
-        return places[order], cosines[order]
-
-    def _in_block(self, place: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        if place >= self._stop:
-            self._advance(place)
-        row = place - self._start
-        near = self._before[row] >= 0
-        among = np.flatnonzero(self._among[row, :row] >= self.floor)
-        return (
-            np.concatenate([self._places[self._before[row][near]], among + self._start]),
-            np.concatenate([self._cosine[row][near], self._among[row, among]]),
-        )
-
-    def _advance(self, place: int) -> None:
-        """All that is kept before the next block is known by now."""
-        self._start, self._stop = place, min(place + _BLOCK, len(self.rows))
-        block = self.rows[self._start : self._stop]
-        self._places = np.flatnonzero(self.kept[:place])
-        self._before, self._cosine = neighbours.nearest(
-            block, self.rows[self._places], self.count, self.floor
-        )
-        self._among = block @ block.T
-
-    def _in_pairs(self, place: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        span = slice(self._first[place], self._first[place + 1])
-        return self._earlier[span].astype(np.int64), self._cosines[span]
 
 
 # ---------------------------------------------------------------- what leaks
