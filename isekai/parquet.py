@@ -145,24 +145,21 @@ def write(
 
 
 def _write(
-    row_groups: Iterator[tuple[list[dict[str, Any]], int]],
-    columns: pa.Schema,
-    stem: Path,
-    parts: list[Path],
+    row_groups: Iterator["_RowGroup"], columns: pa.Schema, stem: Path, parts: list[Path]
 ) -> None:
     """Write as many files as it takes; their paths are in `parts` as soon as they are there."""
     filled = 0
     with ExitStack() as opened:
-        for values, size in row_groups:
-            if not parts or filled + size > SHARD_BYTES:
+        for row_group in row_groups:
+            if not parts or filled + row_group.size > SHARD_BYTES:
                 opened.close()
                 parts.append(stem.with_name(f"{stem.name}-{len(parts):05d}.part"))
                 writer = opened.enter_context(_writer(parts[-1], columns))
                 filled = 0
-            table = pa.Table.from_pylist(values, schema=columns)
-            writer.write_table(table, row_group_size=max(len(values), 1))
-            filled += size
-            del values, table  # before the next pictures are read
+            table = row_group.table(columns)
+            writer.write_table(table, row_group_size=max(table.num_rows, 1))
+            filled += row_group.size
+            del row_group, table  # before the next pictures are read
 
 
 @contextmanager
@@ -186,30 +183,26 @@ def _writer(path: Path, columns: pa.Schema) -> Iterator[pq.ParquetWriter]:
         os.fsync(out.fileno())
 
 
-def _row_groups(
-    rows: Sequence[Row], make: Callable[[Row], dict[str, Any]]
-) -> Iterator[tuple[list[dict[str, Any]], int]]:
-    """The rows of each row group and their bytes; one of no rows if there are none."""
-    taken: list[dict[str, Any]] = []
-    size = 0
+def _row_groups(rows: Sequence[Row], make: "_Maker") -> Iterator["_RowGroup"]:
+    """At least one, which has no rows if there are none."""
+    taken = _RowGroup()
     for place, row in enumerate(rows):
-        values = make(row)
-        more = sum(map(_bytes, values.values()))
-        if more > READABLE_BYTES:
+        data, values = make(row)
+        size = len(data) + sum(map(_bytes, values.values()))
+        if size > READABLE_BYTES:
             raise DataError(
-                f"{row.record.path}: {more:,} bytes; viewers read at most {READABLE_BYTES:,} at "
+                f"{row.record.path}: {size:,} bytes; viewers read at most {READABLE_BYTES:,} at "
                 "once: store it smaller"
             )
-        if taken and size + more > ROW_GROUP_BYTES:
-            yield taken, size
-            taken, size = [], 0
-        taken.append(values)
-        size += more
-        if len(taken) == MOST or (len(taken) >= FEWEST and _may_end(rows, place)):
-            yield taken, size
-            taken, size = [], 0
-    if taken or not rows:
-        yield taken, size
+        if taken.size and taken.size + size > ROW_GROUP_BYTES:
+            yield taken
+            taken = _RowGroup()
+        taken.add(data, values, size)
+        if taken.rows == MOST or (taken.rows >= FEWEST and _may_end(rows, place)):
+            yield taken
+            taken = _RowGroup()
+    if taken.rows or not rows:
+        yield taken
 
 
 def _may_end(rows: Sequence[Row], place: int) -> bool:
@@ -220,13 +213,42 @@ def _may_end(rows: Sequence[Row], place: int) -> bool:
 
 
 def _bytes(value: object) -> int:
-    if isinstance(value, dict):
-        return sum(map(_bytes, value.values()))
-    return len(value) if isinstance(value, bytes | str) else 8
+    return len(value.encode()) if isinstance(value, str) else 8
+
+
+class _RowGroup:
+    """Rows on their way into a file; their pictures are in memory once."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._values: list[dict[str, Any]] = []
+        self._pictures = bytearray()
+        self._ends = [0]
+
+    @property
+    def rows(self) -> int:
+        return len(self._values)
+
+    def add(self, data: bytes, values: dict[str, Any], size: int) -> None:
+        self._values.append(values)
+        self._pictures += data
+        self._ends.append(len(self._pictures))
+        self.size += size
+
+    def table(self, columns: pa.Schema) -> pa.Table:
+        """Nothing can be added afterwards."""
+        ends = pa.array(self._ends, pa.int32()).buffers()[1]
+        pictures = pa.Array.from_buffers(
+            pa.binary(), self.rows, [None, ends, pa.py_buffer(self._pictures)]
+        )
+        paths = pa.array([values.pop("path") for values in self._values], pa.string())
+        image = pa.StructArray.from_arrays([pictures, paths], fields=list(_IMAGE))
+        others = pa.Table.from_pylist(self._values, schema=columns.remove(0))
+        return pa.Table.from_arrays([image, *others.columns], schema=columns)
 
 
 class _Maker:
-    """Makes the values of a row, its picture among them."""
+    """Makes the values of a row, and its picture."""
 
     def __init__(
         self,
@@ -240,10 +262,10 @@ class _Maker:
         concepts = (concept.id for group in groups for concept in group.concepts)
         self._concepts = {id: label for label, id in enumerate(concepts)}
 
-    def __call__(self, row: Row) -> dict[str, Any]:
+    def __call__(self, row: Row) -> tuple[bytes, dict[str, Any]]:
         record, concept = row
-        return {
-            "image": {"bytes": self._read(record), "path": record.path},
+        return self._read(record), {
+            "path": record.path,
             "image_id": record.id,
             "group": self._groups[concept.group],
             "concept": self._concepts[concept.id],
