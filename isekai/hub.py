@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,13 @@ def page(repo: str, kind: Kind) -> str:
     from huggingface_hub import constants
 
     return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
+
+
+def sends_chunks() -> bool:
+    """Whether the client leaves out what of a large file the Hub has already."""
+    from huggingface_hub import constants
+
+    return not constants.HF_HUB_DISABLE_XET and find_spec("hf_xet") is not None
 
 
 def cache_folder() -> Path:
@@ -72,26 +80,31 @@ def tree(repo: str, revision: str, kind: Kind, *, here: bool = True) -> tuple[st
     could, if the Hub's cache has it: so all of the library's clients do, and the run records the
     commit. `here` as for `reached`.
     """
+    from huggingface_hub import HfApi
+
+    with reached(repo, revision, kind, here=here):
+        commit = HfApi().resolve_revision(repo, revision=revision, repo_type=kind).resolved
+        return commit, held(repo, commit, kind)
+
+
+def held(repo: str, commit: str, kind: Kind) -> dict[str, File]:
+    """The files of a commit; the library's own errors where the Hub refuses."""
     from huggingface_hub import HfApi, RepoFile, get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
-    api = HfApi()
-    with reached(repo, revision, kind, here=here):
-        commit = api.resolve_revision(repo, revision=revision, repo_type=kind).resolved
-        try:
-            rows = get_cached_repo_tree(repo, revision=commit, repo_type=kind)
-        except CachedRepoTreeNotFoundError:
-            found = api.list_repo_tree(repo, recursive=True, revision=commit, repo_type=kind)
-            rows = [row for row in found if isinstance(row, RepoFile)]
-    there = {
-        row.path: File(size=row.size, blob=row.blob_id, sha256=row.lfs.sha256 if row.lfs else "")
-        for row in rows
-    }
-    if out := [name for name in there if _leads_elsewhere(name)]:
+    try:
+        rows = get_cached_repo_tree(repo, revision=commit, repo_type=kind)
+    except CachedRepoTreeNotFoundError:
+        found = HfApi().list_repo_tree(repo, recursive=True, revision=commit, repo_type=kind)
+        rows = [row for row in found if isinstance(row, RepoFile)]
+    if out := [row.path for row in rows if _leads_elsewhere(row.path)]:
         raise DataError(
             f"{repo}: lists {out[0]!r}, which leads elsewhere; don't use this {_WORDS[kind]}"
         )
-    return commit, there
+    return {
+        row.path: File(size=row.size, blob=row.blob_id, sha256=row.lfs.sha256 if row.lfs else "")
+        for row in rows
+    }
 
 
 def listed(repo: str, revision: str, kind: Kind = "model") -> tuple[str, dict[str, int]]:
@@ -228,7 +241,7 @@ def reached(repo: str, revision: str | None, kind: Kind, *, here: bool = True) -
         if isinstance(error.__cause__, errors.HfHubHTTPError):
             raise _refused(repo, error.__cause__.response.status_code) from None
         raise DataError(
-            f"{repo}: {nothing.replace(' and', '')}not in the Hub's cache, and $HF_HUB_OFFLINE "
+            f"{repo}: {nothing.removesuffix('and ')}not in the Hub's cache, and $HF_HUB_OFFLINE "
             f"forbids asking the Hub; correct the {path}, or unset it"
             if constants.HF_HUB_OFFLINE
             else f"{repo}: {nothing}the Hub can't be reached; correct the {path}, or go online"

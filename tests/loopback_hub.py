@@ -12,9 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import pytest
+
 from tests.loopback_repo import COMMIT, LARGE, Refused, Repo
 
-__all__ = ["COMMIT", "Fault", "Hub", "Token", "serve"]
+__all__ = ["COMMIT", "Fault", "Hub", "Token", "point", "serve"]
 
 Answer = tuple[int, bytes, dict[str, str]]
 
@@ -257,11 +259,12 @@ class _Handler(BaseHTTPRequestHandler):
         if owner != user.user or not user.may_write:
             raise Refused(403, "", "no rights in this namespace")
         kind, name = f"{asked.get('type', 'model')}s", f"{owner}/{asked['name']}"
+        told = {"url": f"{self.hub.endpoint}/{kind}/{name}"}
         if (kind, name) in self.hub.repos:
-            raise Refused(409, "", "You already created this repo")
+            return 409, *_json({**told, "error": "You already created this dataset repo"})[1:]
         private = asked.get("visibility") == "private"
         self.hub.repos[kind, name] = Repo(owner=owner, private=private)
-        return _json({"url": f"{self.hub.endpoint}/{kind}/{name}"})
+        return _json(told)
 
     def _api(
         self, repo: Repo, kind: str, name: str, words: list[str], body: bytes, user: Token
@@ -399,3 +402,17 @@ def _discussion(number: int, name: str, title: str) -> dict[str, object]:
         "filesWithConflicts": [],
         "diff": "",
     }
+
+
+def point(monkeypatch: pytest.MonkeyPatch, hub: Hub, home: Path, token: str = "") -> None:
+    """Let the clients of this process ask this Hub, with that login, and keep files in `home`."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    template = f"{hub.endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(home / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", hub.xet is None)
+    monkeypatch.setenv("HF_TOKEN", token)
+    monkeypatch.setenv("ISEKAI_CACHE", str(home / "cache"))
