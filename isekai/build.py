@@ -5,160 +5,153 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-from isekai import card, contact_sheet, dedup, files, intake, parquet, plugins, progress
-from isekai.dataset import Dataset, Entry, fingerprint
+from isekai import (
+    card,
+    contact_sheet,
+    decisions,
+    dedup,
+    episode_lists,
+    evidence,
+    files,
+    intake,
+    parquet,
+    plugins,
+    progress,
+)
+from isekai.dataset import Dataset, Entry, fingerprint, is_dataset
+from isekai.embeddings import Embeddings
 from isekai.errors import DataError, IsekaiError
-from isekai.images import UnreadableImage, decode
-from isekai.intake import Images, Rejection
+from isekai.gates import gates_of
+from isekai.images import decode
+from isekai.intake import Images
 from isekai.parquet import SPLITS, Row
-from isekai.protocols import Embedder
+from isekai.protocols import Comparing, Gate
+from isekai.thinning import Rules, Thinned, thin
 from isekai.types import ImageRecord, Split
 
-_BATCH = 64
 _STAGING = ".staging"
 _MANIFEST = "manifest.json"
-_MADE = (
-    "data",
-    "groups.json",
-    "rejected.jsonl",
-    "README.md",
-    "contact_sheet.html",
-    "contact_sheet.png",
-)
+_ROOT = ("README.md", "croissant.json", "CITATION.cff", "contact_sheet.png")
+"""What `card.write` makes around the datasets of a folder."""
+_MADE = ("groups.json", "rejected.jsonl", "novelty.json", "episodes", "contact_sheet.html",
+         "contact_sheet.png")  # fmt: skip
+"""What a dataset's own folder holds beside its Parquet files and its manifest."""
 
 
 def run(
     *,
     images: Path,
     out: Path,
+    name: str = "",
     embedder: str = "lite0",
     options: Mapping[str, object] | None = None,
+    gates: Sequence[str] = (),
+    calibrate: bool = False,
+    precision: float = 0.99,
+    originals: bool = False,
+    review: Path | None = None,
     query_share: float = 0.4,
     seed: int = 0,
     license: str = "unknown",
+    authors: Sequence[str] = (),
     force: bool = False,
 ) -> Path:
-    """Build the dataset `out` from the folder `images`, and return it.
+    """Build the dataset `out`/`name` from the folder `images`, and return `out`.
 
-    `embedder`, built with `options`, finds near-duplicates. `query_share` of each concept's
-    pictures go to the split `query`, the others to `support`, drawn by `seed`: by default more to
-    `support`, so that 32 pictures less a few duplicates still give 16 shots. `license` is one of
-    the Hub's identifiers and goes into the card. A dataset that is there with the same pictures and
-    settings stays as it is; another one is refused, unless `force` replaces it once the new one is
-    ready.
+    `name` is that of the spec's folder if it isn't given. `embedder`, built with `options`, finds
+    near-duplicates; its limits are those that are known of it or, with `calibrate`, picked on copies
+    made of these pictures for a `precision`. `gates` leave pictures out as they do while
+    drawing; decisions of `review`, or of the review.jsonl that is in the dataset's folder, go
+    before them. Pictures of over a megabyte are stored smaller, unless `originals`. `query_share`
+    of each concept's pictures go to the split `query`, the others to `support`, drawn by `seed`: by
+    default more to `support`, so that 32 pictures less a few duplicates still give 16 shots.
+    `license` is one of the Hub's identifiers; it and the `authors` go into the card. A dataset that
+    is there with the same pictures, settings and decisions stays as it is; other decisions replace
+    it, other pictures or settings do with `force`, once the new one is ready.
     """
-    if not 0 < query_share < 1:
-        raise IsekaiError(f"a query share of {query_share}; it lies between 0 and 1")
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
-        raise IsekaiError(f"'{license}' is no license identifier; such are apache-2.0, cc0-1.0")
+    _check(query_share, license, precision)
     found = intake.read(images)
+    name = name or _named(found)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        raise IsekaiError(
+            f"'{name}' is no name for a dataset; give a --name of lower-case letters, digits, '.', "
+            "'_' and '-' that begins with a letter or digit"
+        )
+    home = out / name
     with files.lock(out), files.explained(out):
-        before = _settings_before(out)
+        _refuse_foreign(out)
+        before = _settings_before(home)
         shutil.rmtree(out / _STAGING, ignore_errors=True)
-        files.sweep_temporaries(out)
-        look: Embedder = plugins.build("embedders", embedder, options)
-        limits = dedup.Limits()
-        settings: dict[str, object] = {
+        for folder in (out, home):
+            files.sweep_temporaries(folder)
+        look = Embeddings(plugins.build("embedders", embedder, options))
+        decided = decisions.read(review or home / decisions.FILE)
+        judges = _judges(gates)
+        known = embedder == "lite0" and not calibrate
+        settings: dict[str, object] = files.plain({
             "images": found.digest,
-            "embedder": {"name": embedder, "model": look.model, "revision": look.revision},
-            "limits": files.plain(limits),
+            "embedder": {
+                "name": embedder,
+                "model": look.embedder.model,
+                "revision": look.embedder.revision,
+            },
+            "gates": {key: gate.settings for key, gate in judges.items()},
+            "precision": None if known else precision,
+            "originals": originals,
+            "review": decisions.digest(decided) if decided else "",
             "query_share": query_share,
             "seed": seed,
             "license": license,
-        }
-        if before == settings and _is_whole(out):
-            progress.tell(f"{out}: built from these images with these settings, nothing to do")
+            "authors": list(authors),
+        })  # fmt: skip
+        if before and _same(before, settings) and _is_whole(home):
+            if not all((out / part).exists() for part in _ROOT):
+                card.write(out)
+            progress.tell(f"{home}: built from these images with these settings, nothing to do")
             return out
-        if before not in (None, settings) and not force:
-            changed = ", ".join(key for key in settings if before.get(key) != settings[key])
+        changed = [key for key in settings if before and before.get(key) != settings[key]]
+        if set(changed) - {"review"} and not force:
             raise DataError(
-                f"{out}: holds a dataset built otherwise (other {changed}); give --force to "
-                "replace it or another --out"
+                f"{home}: holds a dataset built otherwise (other {', '.join(changed)}); give "
+                "--force to replace it, or another --name or --out"
             )
-        rows, features, rejected = _thin(found, look, limits)
-        splits = split(rows, query_share, seed)
+        rules = Rules(
+            limits=dedup.Limits() if known else None,
+            precision=precision,
+            gates=judges,
+            decided=decided,
+            originals=originals,
+            seed=seed,
+        )
         staging = out / _STAGING
         try:
-            _write(staging, found, splits, rejected, settings, _nearest(rows, features, splits))
-            _put_in_place(staging, out)
+            made = thin(found, look, rules, staging / "smaller")
+            if made.calibration:
+                progress.tell(made.calibration.text())
+            splits = split(made.rows, query_share, seed)
+            _write(staging / name, found, made, splits, settings, look)
+            _put_in_place(staging / name, out)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+        card.write(out)
     told = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
-    progress.tell(f"{out}: {told}, {len(rejected)} left out (see {out / 'rejected.jsonl'})")
+    progress.tell(f"{home}: {told}, {len(made.rejected)} left out (see {home / 'rejected.jsonl'})")
     return out
 
 
-def summary(out: Path) -> dict[str, object]:
+def summary(out: Path, name: str = "") -> dict[str, object]:
     """What `isekai build --json` prints."""
-    told = files.read_json(out / _MANIFEST, dict[str, object])
+    home = Dataset.open(out / name).path
+    told = files.read_json(home / _MANIFEST, dict[str, object])
     return {
-        "path": str(out),
+        "path": str(home),
         **{key: told[key] for key in ("fingerprint", "images", "splits", "rejected", "checks")},
     }
-
-
-# ---------------------------------------------------------------- what goes into the dataset
-
-
-def _thin(
-    found: Images, look: Embedder, limits: dedup.Limits
-) -> tuple[list[Row], NDArray[np.float32], list[Rejection]]:
-    """The rows that stay, their features, and everything left out."""
-    rows: list[Row] = []
-    prints: list[dedup.Print] = []
-    features: list[NDArray[np.float32]] = []
-    rejected = list(found.rejected)
-    _refuse_small(found, found.rows, rejected)
-    with progress.bar(len(found.rows)) as advance:
-        for start in range(0, len(found.rows), _BATCH):
-            pictures = []
-            for record, concept in found.rows[start : start + _BATCH]:
-                try:
-                    picture = decode(found.read(record))
-                except UnreadableImage as error:
-                    rejected.append(Rejection.of(record, f"unreadable: {error}"))
-                    continue
-                width, height = picture.size
-                rows.append(Row(replace(record, width=width, height=height), concept))
-                prints.append(dedup.Print.of(picture, record))
-                pictures.append(picture)
-            features.append(look.embed_images(pictures))
-            advance(min(_BATCH, len(found.rows) - start))
-    vectors = np.concatenate(features)
-    duplicates = dedup.find(prints, vectors, limits)
-    for one in duplicates:
-        kept = rows[one.kept].record.path
-        rejected.append(Rejection.of(rows[one.position].record, one.reason, kept))
-    gone = {one.position for one in duplicates}
-    stay = [position for position in range(len(rows)) if position not in gone]
-    rows = [rows[position] for position in stay]
-    _refuse_small(found, rows, rejected)
-    return rows, vectors[stay], rejected
-
-
-def _refuse_small(found: Images, rows: Sequence[Row], rejected: Sequence[Rejection]) -> None:
-    """Every concept needs a picture for each split; DataError names those that lack one."""
-    left = Counter(row.concept.id for row in rows)
-    problems = []
-    for concept in (concept for group in found.groups for concept in group.concepts):
-        if left[concept.id] >= len(SPLITS):
-            continue
-        why = Counter(one.reason for one in rejected if one.concept == concept.id)
-        told = "".join(f"; {number} left out: {reason}" for reason, number in sorted(why.items()))
-        problems.append(
-            f"{found.folder}: {concept.id} has {left[concept.id]} usable images and needs at "
-            f"least {len(SPLITS)}{told}"
-        )
-    if problems:
-        raise DataError("\n".join(problems))
 
 
 def split(rows: Sequence[Row], query_share: float, seed: int) -> dict[Split, list[Row]]:
@@ -181,47 +174,76 @@ def split(rows: Sequence[Row], query_share: float, seed: int) -> dict[Split, lis
     }
 
 
-def _nearest(
-    rows: Sequence[Row], features: NDArray[np.float32], splits: Mapping[Split, Sequence[Row]]
-) -> dict[str, object]:
-    """How near the splits come to each other."""
-    asked = {row.record.id for row in splits["query"]}
-    query = [place for place, row in enumerate(rows) if row.record.id in asked]
-    support = [place for place, row in enumerate(rows) if row.record.id not in asked]
-    cosine, i, j = dedup.closest(features[support], features[query])
-    return {
-        "closest_cosine_across_splits": round(cosine, 4),
-        "closest_pair": [rows[support[i]].record.path, rows[query[j]].record.path],
-    }
+# ---------------------------------------------------------------- what is asked for
+
+
+def _check(query_share: float, license: str, precision: float) -> None:
+    if not 0 < query_share < 1:
+        raise IsekaiError(f"a query share of {query_share}; it lies between 0 and 1")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license):
+        raise IsekaiError(f"'{license}' is no license identifier; such are apache-2.0, cc0-1.0")
+    if not 0.5 <= precision < 1:
+        raise IsekaiError(f"a precision of {precision:g}; it lies between 0.5 and 1, 1 left out")
+
+
+def _named(found: Images) -> str:
+    """The name of the spec, or of the folder of images where there was none."""
+    text = (found.spec or found.folder.resolve().name).lower()
+    return re.sub(r"[^a-z0-9._-]+", "-", text).strip("-._") or "default"
+
+
+def _judges(texts: Sequence[str]) -> dict[str, Gate]:
+    judges = gates_of(texts)
+    if comparing := [name for name, gate in judges.items() if isinstance(gate, Comparing)]:
+        raise IsekaiError(
+            f"the gate '{comparing[0]}' compares pictures with each other, which building does "
+            "anyway; leave it out"
+        )
+    return judges
+
+
+def _same(before: Mapping[str, object], settings: Mapping[str, object]) -> bool:
+    """What was found out while building stands beside what was asked for."""
+    return all(before.get(key) == value for key, value in settings.items())
 
 
 # ---------------------------------------------------------------- the dataset folder
 
 
-def _settings_before(out: Path) -> Mapping[str, object] | None:
-    """Settings of the finished dataset in `out`; None if there is none or only a part of one."""
-    path = out / _MANIFEST
-    if not path.exists():
-        others = sorted(entry.name for entry in out.iterdir() if not entry.name.startswith("."))
-        if others:
-            raise DataError(
-                f"{out}: holds '{others[0]}' but no dataset; give --out a new or empty folder"
-            )
-        return None
-    told = files.read_json(path, dict[str, object])
-    if told.get("kind") != "dataset":
+def _refuse_foreign(out: Path) -> None:
+    """Never write among files that are not ours."""
+    if (out / _MANIFEST).exists():
+        told = files.read_json(out / _MANIFEST, dict[str, object])
+        if told.get("kind") == "dataset":
+            raise DataError(f"{out}: is a dataset itself; give --out the folder around it")
         raise DataError(
             f"{out}: holds {told.get('kind')!r}, not a dataset; give --out a new or empty folder"
         )
+    for entry in sorted(out.iterdir()):
+        if entry.name.startswith(".") or entry.name in _ROOT or is_dataset(entry):
+            continue
+        if entry.is_dir() and all(path.name.startswith(".") for path in entry.iterdir()):
+            continue  # a build was killed over it
+        raise DataError(
+            f"{out}: holds '{entry.name}' but no dataset; give --out a new or empty folder"
+        )
+
+
+def _settings_before(home: Path) -> Mapping[str, object] | None:
+    """Settings of the finished dataset in `home`; None if there is none or only a part of one."""
+    path = home / _MANIFEST
+    if not path.exists():
+        return None
+    told = files.read_json(path, dict[str, object])
     settings = told.get("settings")
     return settings if told.get("complete") and isinstance(settings, dict) else None
 
 
-def _is_whole(out: Path) -> bool:
-    if not all((out / name).exists() for name in _MADE):
+def _is_whole(home: Path) -> bool:
+    if not all((home / name).exists() for name in _MADE):
         return False
     try:
-        Dataset.open(out)
+        Dataset.open(home)
     except DataError:
         return False
     return True
@@ -230,79 +252,123 @@ def _is_whole(out: Path) -> bool:
 def _write(
     staging: Path,
     found: Images,
+    made: Thinned,
     splits: Mapping[Split, Sequence[Row]],
-    rejected: Sequence[Rejection],
     settings: Mapping[str, object],
-    checks: Mapping[str, object],
+    look: Embeddings,
 ) -> None:
-    for split in SPLITS:
-        parquet.write(staging / parquet.file(split), splits[split], found.groups, found.read)
+    for part in SPLITS:
+        parquet.write(
+            staging, part, splits[part], found.groups, made.read, originals=made.originals
+        )
     files.write_json(staging / "groups.json", found.groups)
-    files.write_jsonl(staging / "rejected.jsonl", rejected)
+    files.write_jsonl(staging / "rejected.jsonl", made.rejected)
     novel = sum(c.role == "novel" for group in found.groups for c in group.concepts)
-    environment = files.environment("imagehash", "numpy", "pillow", "pyarrow", "timm", "torch")
-    facts = card.Facts(
-        title=f"Isekai: {novel} novel concepts in {len(found.groups)} groups",
-        license=str(settings["license"]),
-        groups=found.groups,
-        rows=splits,
-        left_out=Counter(one.reason for one in rejected),
-        request=found.request,
-        settings=settings,
-        checks=checks,
-        environment=environment,
-    )
-    files.write_text(staging / "README.md", card.markdown(facts))
-    _draw_sheets(staging, found, splits, facts.title)
+    title = f"Isekai: {novel} novel concepts in {len(found.groups)} groups"
+    _draw_sheets(staging, found, made, title)
     entries = [
         Entry(
             image_id=row.record.id,
             concept=row.concept.id,
             role=row.concept.role,
-            split=split,
+            split=part,
             index=row.record.index,
         )
-        for split in SPLITS
-        for row in splits[split]
+        for part in SPLITS
+        for row in splits[part]
     ]
+    told = {"limits": files.plain(made.limits)}
+    if made.calibration:
+        told["calibration"] = files.plain(made.calibration)
     manifest = {
         "kind": "dataset",
         "complete": True,
+        "name": staging.name,
+        "title": title,
         "fingerprint": fingerprint(found.groups, entries),
         "images": len(entries),
-        "splits": {split: len(splits[split]) for split in SPLITS},
-        "rejected": len(rejected),
-        "settings": settings,
-        "checks": checks,
-        "environment": environment,
+        "splits": {part: len(splits[part]) for part in SPLITS},
+        "rejected": len(made.rejected),
+        "request": found.request,
+        "settings": {**settings, **told},
+        "environment": files.environment(
+            "imagehash", "numpy", "opencv-python-headless", "pillow", "pyarrow", "timm", "torch"
+        ),
+        "checks": _checks(made, splits),
     }
     files.write_json(staging / _MANIFEST, manifest)
+    episode_lists.write(staging)
+    evidence.write(staging, evidence.measure(Dataset.open(staging), look, styles=made.styles))
 
 
-def _draw_sheets(
-    staging: Path, found: Images, splits: Mapping[Split, Sequence[Row]], title: str
-) -> None:
+def _checks(made: Thinned, splits: Mapping[Split, Sequence[Row]]) -> dict[str, object]:
+    """How near pictures come to each other across splits and concepts."""
+    asked = {row.record.id for row in splits["query"]}
+    told = dedup.leaks(
+        made.vectors,
+        ["query" if row.record.id in asked else "support" for row in made.rows],
+        [row.concept.id for row in made.rows],
+        made.limits,
+        most=10,
+    )
+    paths = [row.record.path for row in made.rows]
+    checks: dict[str, object] = {
+        "near_pairs_across_splits": told.across_splits,
+        "near_pairs_across_concepts": told.across_concepts,
+        "nearest_of_them": [[paths[i], paths[j], round(near, 4)] for i, j, near in told.worst],
+    }
+    for where, pair in (
+        ("splits", told.closest_across_splits),
+        ("concepts", told.closest_across_concepts),
+    ):
+        if pair:
+            checks[f"closest_cosine_across_{where}"] = round(pair.cosine, 4)
+            checks[f"closest_pair_across_{where}"] = [paths[pair.i], paths[pair.j]]
+    if told.recall:
+        checks["recall_of_the_search"] = files.plain(told.recall)
+    if told.across_splits:
+        progress.tell(
+            f"{told.across_splits} pairs of pictures are near across splits or concepts, such as "
+            f"{paths[told.worst[0].i]} and {paths[told.worst[0].j]}; see the card"
+        )
+    return checks
+
+
+def _draw_sheets(staging: Path, found: Images, made: Thinned, title: str) -> None:
     by_concept: dict[str, list[ImageRecord]] = {}
-    for row in sorted((row for rows in splits.values() for row in rows), key=_index):
+    for row in sorted(made.rows, key=lambda row: row.record.index):
         by_concept.setdefault(row.concept.id, []).append(row.record)
     pictures: dict[str, list[Image.Image]] = {}
     for concept, records in by_concept.items():
         for record in records[: contact_sheet.PER_CONCEPT]:
-            picture = decode(found.read(record))
+            picture = decode(made.read(record))
             picture.thumbnail((256, 256), Image.Resampling.LANCZOS)
             pictures.setdefault(concept, []).append(picture)
     contact_sheet.write(found.groups, pictures, staging, title)
 
 
-def _index(row: Row) -> int:
-    return row.record.index
-
-
 def _put_in_place(staging: Path, out: Path) -> None:
-    """Swap the finished files in. Until the last rename the folder says that it is unfinished."""
-    files.write_json(out / _MANIFEST, {"kind": "dataset", "complete": False})
-    for name in _MADE:
-        if (out / name).is_dir():
-            shutil.rmtree(out / name)
-        os.replace(staging / name, out / name)
-    os.replace(staging / _MANIFEST, out / _MANIFEST)
+    """Swap the finished files in. Until the last rename the dataset says that it is unfinished.
+
+    Evidence of naming and of reference folders, which only `isekai novelty` can make, stays where
+    it is about the same pictures.
+    """
+    home = out / staging.name
+    if (home / evidence.FILE).exists() and Counter(_shards(home)) == Counter(_shards(staging)):
+        new = evidence.read(staging)
+        old = evidence.read(home)
+        if old.dataset == new.dataset:
+            evidence.write(staging, evidence.merged(old, new))
+    (out / "README.md").unlink(missing_ok=True)  # it tells of what is there no more
+    files.write_json(home / _MANIFEST, {"kind": "dataset", "complete": False})
+    for name in {*_shards(home), *_MADE} - {*_shards(staging), *_MADE}:
+        (home / name).unlink(missing_ok=True)
+    for name in (*_shards(staging), *_MADE):
+        if (home / name).is_dir():
+            shutil.rmtree(home / name)
+        os.replace(staging / name, home / name)
+    os.replace(staging / _MANIFEST, home / _MANIFEST)
+
+
+def _shards(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.parquet"))

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from isekai import __version__
+from isekai.commands import datasets
 
 app = typer.Typer(
     help="Draw things that never existed, and measure whether a model learns their names "
@@ -660,52 +661,6 @@ def models(
 
 
 @app.command()
-def build(
-    images: Annotated[Path, typer.Argument(help="A folder that 'isekai generate' drew.")] = Path(
-        "images"
-    ),
-    out: Annotated[Path, typer.Option(help="Where the dataset goes.")] = Path("dataset"),
-    embedder: Annotated[
-        str, typer.Option(help="What finds near-duplicates: lite0, or another installed one.")
-    ] = "lite0",
-    option: Annotated[
-        list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="For the embedder.")
-    ] = None,
-    query_share: Annotated[
-        float, typer.Option(help="Share of each concept's pictures that is asked about.")
-    ] = 0.4,
-    seed: Annotated[int, typer.Option(min=0, help="Draws which pictures those are.")] = 0,
-    license: Annotated[
-        str, typer.Option(help="For the card: an identifier such as apache-2.0.")
-    ] = "unknown",
-    force: Annotated[
-        bool, typer.Option(help="Replace a dataset that was built otherwise.")
-    ] = False,
-    json_: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
-) -> None:
-    """Turn a folder of images into a dataset: Parquet files, card and contact sheet."""
-    from isekai import build as step
-    from isekai import plugins
-
-    made = step.run(
-        images=images,
-        out=out,
-        embedder=embedder,
-        options=plugins.options(option or []),
-        query_share=query_share,
-        seed=seed,
-        license=license,
-        force=force,
-    )
-    if json_:
-        import json
-
-        typer.echo(json.dumps(step.summary(made), indent=2))
-        return
-    typer.echo(made)
-
-
-@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where everything goes.")] = Path("demo"),
 ) -> None:
@@ -731,6 +686,9 @@ def _options(pairs: list[str] | None, **named: str | bool | None) -> dict[str, o
                 f"--{name} {value} and -o {name}={options[name]} contradict each other"
             )
     return options
+
+
+app.add_typer(datasets.app)
 
 
 def main() -> None:

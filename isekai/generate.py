@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from isekai import files, plugins, progress
+from isekai import files, progress
 from isekai import spec as specs
 from isekai.choosing import Chosen, choose, having
 from isekai.drawing import Drawing
 from isekai.errors import DataError, IsekaiError
 from isekai.finishing import THREADS, Finished, finish_all
+from isekai.gates import gates_of
 from isekai.images import Format, decode
 from isekai.ledger import REJECTED, Ledger
 from isekai.plan import TRIES, Plan, Variant
@@ -67,7 +68,7 @@ def plan(
     chosen = source if isinstance(source, Chosen) else choose(source, options)
     built = chosen.source
     suggested = built if isinstance(built, Suggesting) else None
-    judges = _gates(suggested.gates if suggested and gates is None else gates or ())
+    judges = gates_of(suggested.gates if suggested and gates is None else gates or ())
     catalog = built if isinstance(built, Catalog) else None
     if catalog and spec is None:
         asked_for = specs.select(catalog.groups(), groups)
@@ -79,7 +80,7 @@ def plan(
     count = per_concept or (sys.maxsize if catalog else PER_CONCEPT)
     judging = {name: gate.settings for name, gate in judges.items()}
     variants = _variants(chosen, asked_for, size, format, judging)
-    sizes = {id: one.settings["size"] for one in variants for id in one.concepts}
+    sizes = {id: one.size for one in variants for id in one.concepts}
     requests = tuple(
         ImageRequest(
             concept=concept,
@@ -112,7 +113,7 @@ def plan(
         gates=judges,
         tries=tries,
         seed=seed,
-        asked=chosen.asked,
+        asked={**chosen.asked, "spec": _named(spec, catalog)},
         request=json.loads(json.dumps(files.plain(request))),
     )
 
@@ -182,6 +183,11 @@ def draw(work: Plan, *, out: Path, workers: int | None = None, force: bool = Fal
     return out
 
 
+def _named(spec: Path | None, catalog: Catalog | None) -> str:
+    """What a dataset of these concepts may be called: as the folder that they come from."""
+    return spec.resolve().name if spec else "" if catalog else specs.BUILT_IN
+
+
 def _variants(
     chosen: Chosen,
     groups: Sequence[Group],
@@ -211,6 +217,7 @@ def _variants(
                 source=source,
                 concepts=tuple(concepts[key]),
                 options={} if source is chosen.source else own,
+                size=size or usual,
                 settings=json.loads(json.dumps(files.plain(settings))),
             )
         )
@@ -343,22 +350,6 @@ def _tell_refusals(work: Plan, ledger: Ledger, out: Path) -> None:
         progress.tell(
             f"{out}: {drawn - taken} of {drawn} drawings were turned down; taken least: {told}"
         )
-
-
-def _gates(texts: Sequence[str]) -> dict[str, Gate]:
-    """Name -> gate, from texts of the form `name:argument?option=value&option=value`."""
-    found: dict[str, Gate] = {}
-    for text in texts:
-        spec, _, query = text.partition("?")
-        name = spec.partition(":")[0]
-        if name in found:
-            raise IsekaiError(f"the gate '{name}' is asked for twice; once is enough")
-        if name == "none" and len(texts) > 1:
-            raise IsekaiError("the gate 'none' stands alone, but others are given with it")
-        if name != "none":
-            options = plugins.options(query.split("&")) if query else None
-            found[name] = plugins.build("gates", spec, options)
-    return found
 
 
 def _refuse_foreign(out: Path) -> None:

@@ -40,6 +40,8 @@ class Images:
     """By concept in the order of the groups, then by index."""
     rejected: list[Rejection]
     request: Mapping[str, object]
+    spec: str
+    """What the folder of its group files was called; empty if there was none."""
     digest: str
     """Changes with whatever of the folder reaches the dataset."""
 
@@ -72,7 +74,7 @@ def read(folder: Path) -> Images:
         raise DataError(f"{folder}: a dataset already; measure on it with `isekai bench --data`")
     if told.get("kind") != "images" or not told.get("complete"):
         raise DataError(f"{folder}: its manifest.json is not that of finished images")
-    request = told.get("request")
+    request, asked = told.get("request"), told.get("asked")
     groups = files.read_json(folder / "groups.json", tuple[Group, ...])
     concepts = _concepts(folder / "groups.json", groups)
     order = {id: place for place, id in enumerate(concepts)}
@@ -100,6 +102,7 @@ def read(folder: Path) -> Images:
         rows=rows,
         rejected=rejected,
         request=request if isinstance(request, dict) else {},
+        spec=str(asked.get("spec", "")) if isinstance(asked, dict) else "",
         digest=files.sha256(json.dumps(files.plain(identity), sort_keys=True).encode()),
     )
 

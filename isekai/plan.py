@@ -21,6 +21,8 @@ class Variant:
     concepts: tuple[str, ...]
     options: Mapping[str, object]
     """What the spec gives for these concepts; empty for what is drawn as the user said."""
+    size: int
+    """Pixels of the longer side."""
     settings: Mapping[str, object]
     """The source's own, the size, the format and the gates; as JSON would give them back."""
 

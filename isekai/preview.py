@@ -77,7 +77,7 @@ def watch(wanted: Wanted, out: Path) -> Iterator[Path]:
 
     A spec that can't be read, or a concept that can't be drawn, is told and waited for.
     """
-    folder = wanted.spec or specs.folder() / "isekai-20"
+    folder = wanted.spec or specs.folder() / specs.BUILT_IN
     seen: Mapping[str, tuple[int, int]] | None = None
     while True:
         now = _state(folder)

@@ -17,7 +17,7 @@ from isekai.images import decode, encode
 from isekai.intake import Images
 from isekai.parquet import Row
 from isekai.protocols import Closing, Embedder, ImageSource, Picture, Rejected
-from isekai.types import ImageRecord, ImageRequest
+from isekai.types import Concept, ImageRecord, ImageRequest
 
 Outcome = Literal["same bytes", "same pixels", "other pixels", "not drawn"]
 
@@ -125,19 +125,24 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float | None:
     return 10 * float(np.log10(255**2 / error)) if error else None
 
 
+def request_of(record: ImageRecord, concept: Concept, size: tuple[int, int]) -> ImageRequest:
+    """What a picture of this width and height was drawn for, as gates are told."""
+    return ImageRequest(
+        concept=concept,
+        index=record.index,
+        size=max(size),
+        seed=record.seed,
+        prompt=record.prompt,
+        attempt=record.attempt,
+    )
+
+
 def _request(row: Row) -> ImageRequest:
     record = row.record
     size = record.settings.get("size")
     if not isinstance(size, int):
         raise DataError(f"{record.path}: its row in the ledger has no size in whole pixels")
-    return ImageRequest(
-        concept=row.concept,
-        index=record.index,
-        size=size,
-        seed=record.seed,
-        prompt=record.prompt,
-        attempt=record.attempt,
-    )
+    return request_of(record, row.concept, (size, size))
 
 
 def _compared(

@@ -17,6 +17,9 @@ from isekai.errors import DataError, IsekaiError, SpecError, did_you_mean
 from isekai.files import explained, parse, read_text
 from isekai.types import Concept, Group, Novelty, Part, Prompts, Role, Sketch
 
+BUILT_IN = "isekai-20"
+"""The set of groups that comes with the package."""
+
 Axes = dict[str, dict[str, int]]
 
 TEMPLATE = "{style} of {subject}, {attribute}, {setting}"
@@ -73,7 +76,7 @@ def load(where: Path | None = None, only: str = "all") -> tuple[Group, ...]:
     `only` is `all` or a comma-separated list of group ids, which also sets the order. All problems
     of all files are reported at once.
     """
-    where = where or folder() / "isekai-20"
+    where = where or folder() / BUILT_IN
     with explained(where):
         files = sorted(where.glob("[!.]*.toml")) if where.is_dir() else []
     if not files:

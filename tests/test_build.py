@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from isekai import build, cli, files, parquet
+from isekai import build, check, cli, files, parquet
 from isekai.dataset import Dataset
 from isekai.errors import BusyError, DataError, IsekaiError
 from isekai.parquet import SPLITS, Row
@@ -62,6 +62,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     }
 
 
+def home(folder: Path) -> Path:
+    """The one dataset's own folder."""
+    return Dataset.open(folder).path
+
+
 def rejected(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "rejected.jsonl").read_text().splitlines()]
 
@@ -76,32 +81,49 @@ def test_every_picture_is_in_one_split_byte_for_byte(tiny_dataset, tiny_images):
         assert dataset.image(row["id"]).data == (tiny_images / row["path"]).read_bytes()
     counts = Counter((entry.concept, entry.split) for entry in dataset.entries)
     assert set(counts.values()) == {PER_CONCEPT // 2}
-    assert not rejected(tiny_dataset)
+    assert not rejected(home(tiny_dataset))
 
 
 def test_the_nearest_pictures_of_the_two_splits_are_no_duplicates(tiny_dataset):
-    told = json.loads((tiny_dataset / "manifest.json").read_text())
+    told = json.loads((home(tiny_dataset) / "manifest.json").read_text())
     assert (
         0.5 < told["checks"]["closest_cosine_across_splits"] < told["settings"]["limits"]["cosine"]
     )
     in_split = {}
     for entry in Dataset.open(tiny_dataset).entries:
         in_split[f"{entry.concept}/{entry.index:04d}.png"] = entry.split
-    assert [in_split[path] for path in told["checks"]["closest_pair"]] == ["support", "query"]
+    assert [in_split[path] for path in told["checks"]["closest_pair_across_splits"]] == [
+        "support",
+        "query",
+    ]
 
 
 def test_the_folder_holds_all_that_it_should(built):
     assert set(contents(built)) == {
+        "CITATION.cff",
         "README.md",
-        "contact_sheet.html",
         "contact_sheet.png",
-        "data/query-00000-of-00001.parquet",
-        "data/support-00000-of-00001.parquet",
-        "groups.json",
-        "manifest.json",
-        "rejected.jsonl",
+        "croissant.json",
+        *(
+            f"images/{name}"
+            for name in (
+                "contact_sheet.html",
+                "contact_sheet.png",
+                "episodes/foil.jsonl",
+                "episodes/pair.jsonl",
+                "episodes/settings.json",
+                "episodes/twin.jsonl",
+                "groups.json",
+                "manifest.json",
+                "novelty.json",
+                "query-00000-of-00001.parquet",
+                "rejected.jsonl",
+                "support-00000-of-00001.parquet",
+            )
+        ),
     }
     assert not (built / ".staging").exists()
+    assert check.run(built).is_well
 
 
 def test_the_same_pictures_give_the_same_bytes_in_whatever_order_they_were_drawn(
@@ -144,7 +166,7 @@ def test_each_picture_left_out_has_its_reason_and_the_one_that_stays(images, tmp
     files.write_jsonl(images / "rejected.jsonl", [refusal])
 
     out = build.run(images=images, out=tmp_path / "out", options=FAST)
-    found = {row["path"]: row for row in rejected(out)}
+    found = {row["path"]: row for row in rejected(home(out))}
     reasons = {path: row["reason"].split(":")[0] for path, row in found.items()}
     assert reasons == {
         "fruit/blimel/0001.png": "same bytes",
@@ -332,10 +354,10 @@ def test_other_settings_and_other_pictures_need_force(small, images, built, copy
         build.run(images=images, out=copy, options=FAST)
     assert contents(copy) == contents(built)
 
-    (copy / "data/support-00001-of-00002.parquet").write_bytes(b"left over")
+    (copy / "images/support-00001-of-00002.parquet").write_bytes(b"left over")
     build.run(images=images, out=copy, options=FAST, force=True)
     assert len(Dataset.open(copy).entries) == 9 * SMALL - 1
-    assert len(list((copy / "data").iterdir())) == 2
+    assert len(list((copy / "images").glob("*.parquet"))) == 2
 
 
 def test_force_keeps_the_old_dataset_when_the_new_one_cannot_be_made(images, built, copy):
@@ -361,7 +383,7 @@ def test_a_folder_of_other_things_is_never_touched(small, images, tmp_path, forc
 
 
 def test_a_damaged_dataset_is_made_whole(small, built, copy):
-    (copy / parquet.file("query")).unlink()
+    (copy / "images" / parquet.file("query")).unlink()
     build.run(images=small, out=copy, options=FAST)
     assert contents(copy) == contents(built)
 
@@ -398,7 +420,7 @@ def test_killed_between_any_two_renames_it_is_old_or_unfinished_or_new_and_can_g
     really = build.os.replace
     for renames in range(20):
         out = Path(shutil.copytree(old, tmp_path / f"out{renames}"))
-        shutil.copytree(built, out / ".staging", ignore=shutil.ignore_patterns(".lock"))
+        shutil.copytree(built / "images", out / ".staging" / "images")
         left = [renames]
 
         def replace(source, target, left=left):
@@ -410,7 +432,7 @@ def test_killed_between_any_two_renames_it_is_old_or_unfinished_or_new_and_can_g
         with monkeypatch.context() as patch:
             patch.setattr(build.os, "replace", replace)
             try:
-                build._put_in_place(out / ".staging", out)
+                build._put_in_place(out / ".staging" / "images", out)
                 finished = True
             except Killed:
                 finished = False
@@ -430,8 +452,8 @@ def test_killed_between_any_two_renames_it_is_old_or_unfinished_or_new_and_can_g
 
 def test_a_half_written_staging_folder_is_swept(small, built, tmp_path):
     out = tmp_path / "out"
-    (out / ".staging/data").mkdir(parents=True)
-    (out / ".staging/data/support-00000-of-00001.parquet").write_bytes(b"PAR1")
+    (out / ".staging/images").mkdir(parents=True)
+    (out / ".staging/images/support-00000-of-00001.parquet").write_bytes(b"PAR1")
     (out / ".isekai-part-abc").write_bytes(b"torn")
     build.run(images=small, out=out, options=FAST)
     assert contents(out) == contents(built)
@@ -451,4 +473,4 @@ def test_the_command_prints_the_path_or_a_summary(small, copy):
 
 def test_building_from_a_dataset_says_what_it_is(built, tmp_path):
     with pytest.raises(DataError, match="a dataset already"):
-        build.run(images=built, out=tmp_path / "out", options=FAST)
+        build.run(images=home(built), out=tmp_path / "out", options=FAST)
