@@ -24,7 +24,8 @@ SPLITS: tuple[Split, ...] = ("support", "query")
 ROLES = ("novel", "foil")
 
 FEWEST, MOST, ONE_IN = 25, 200, 75
-"""A row group has 25 to 200 rows and ends after one that its id picks, which one in 75 is."""
+"""A row group has 25 to 200 rows. It ends with a group of concepts, which is read together, or
+after a row that its id picks, as one in 75 is: rows far from an edit end the same row groups."""
 
 ROW_GROUP_BYTES = 200_000_000
 """A row group ends early rather than take more: what 200 pictures of 1 MB are."""
