@@ -23,7 +23,7 @@ class Near:
         self._start = self._stop = 0
         self._of = self._in_block
         if len(rows) > neighbours.EXACT:
-            found = neighbours.search(rows, floor, seed)
+            found = neighbours.search(rows, floor, seed, exact=0)
             self.recall = found.recall
             order = np.argsort(found.pairs.j, kind="stable")
             self._earlier, self._cosines = found.pairs.i[order], found.pairs.cosine[order]
