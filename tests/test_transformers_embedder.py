@@ -267,7 +267,7 @@ def test_vectors_that_are_no_numbers_are_no_vectors(changed, images):
         ({"device": "cuda:77" if not torch.cuda.is_available() else "tpu9"}, "no device '"),
         ({"device": "nonsense"}, "no device 'nonsense' here; there are: "),
         ({"dtype": "float64"}, "option dtype='float64'"),
-        ({"revision": "v1"}, "a folder has no revisions, given 'v1'"),
+        ({"revision": "v1"}, "only a repository has revisions, given 'v1'"),
     ],
 )
 def test_senseless_options_are_refused(options, told, folder):

@@ -11,9 +11,10 @@ import torch
 from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer
 from transformers.utils import logging
 
-from isekai import digests, files, hub
+from isekai import files, hub
 from isekai.embedders import running
-from isekai.errors import DataError, PluginError
+from isekai.embedders.places import Place, folder, refuse_revision, repository
+from isekai.errors import DataError
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -36,10 +37,11 @@ class Pretrained:
         self.name = name
         self._device = running.device(device)
         self._dtype = dtype
-        self._commit, self._folder, there = _find(name, revision)
-        self._files = _loaded(name, there)
-        found = self._commit or _digest(self._folder, self._files)
-        self.revision = f"{found} {dtype}"
+        place = _find(name, revision)
+        self._commit = place.commit
+        self._files = _loaded(name, place.there)
+        self._folder = place.file(_CONFIG).parent
+        self.revision = f"{place.identity(list(self._files))} {dtype}"
         """The commit, or a digest of the folder's files; and how the weights are held."""
         self.config = self._read("configuration", AutoConfig)
         if getattr(self.config, "transformers_weights", None):
@@ -97,23 +99,18 @@ class Pretrained:
                 raise DataError(f"{self.name}: {_INDEX} and its shards don't agree; get all of it")
 
 
-def _find(name: str, revision: str) -> tuple[str, Path, Mapping[str, int]]:
-    """The commit (of a folder none), the folder, and the files at its top with their bytes."""
-    folder, commit = Path(name), ""
-    with files.explained(folder):
-        if folder.is_dir():
-            there = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-        elif hub.is_name(name):
-            commit, there = hub.listed(name, revision or "main")
-        else:
-            raise DataError(f"{name}: no such folder here, and no name of a repository: owner/name")
-    if not commit and revision:
-        raise PluginError(f"{name}: a folder has no revisions, given '{revision}'; leave it out")
-    if _CONFIG not in there:
+def _find(name: str, revision: str) -> Place:
+    path = Path(name)
+    with files.explained(path):
+        is_folder = path.is_dir()
+    if not is_folder and not hub.is_name(name):
+        raise DataError(f"{name}: no such folder here, and no name of a repository: owner/name")
+    if is_folder:
+        refuse_revision(name, revision)
+    place = folder(path) if is_folder else repository(name, revision)
+    if _CONFIG not in place.there:
         raise DataError(f"{name}: no model of transformers ({_CONFIG} is missing)")
-    if commit:
-        folder = hub.fetch_file(name, commit, _CONFIG).parent
-    return commit, folder, {file: size for file, size in there.items() if "/" not in file}
+    return place
 
 
 def _loaded(name: str, there: Mapping[str, int]) -> dict[str, int]:
@@ -128,11 +125,6 @@ def _loaded(name: str, there: Mapping[str, int]) -> dict[str, int]:
         )
     besides = {file for file in there if file.endswith(_BESIDES)}
     return {file: there[file] for file in sorted(weights | besides)}
-
-
-def _digest(folder: Path, names: Mapping[str, int]) -> str:
-    found = digests.sha256(folder / name for name in names)
-    return files.sha256("".join(f"{d} {path.name}\n" for path, d in found.items()).encode())
 
 
 @contextmanager
