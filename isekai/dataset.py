@@ -197,12 +197,17 @@ def load(spec: str | Path) -> Dataset:
     """A dataset folder by its path, or another data set as `reader:argument?key=value&key=value`.
 
     A folder of that very name goes before a reader. Values are percent-decoded and read as
-    `plugins.options` reads them; a plus sign is one.
+    `plugins.options` reads them; a plus sign is one. `hf://owner/name[@revision][/config]` is what
+    was pushed to the Hub.
     """
     reader = re.fullmatch(r"([A-Za-z][\w-]+):(.*)", str(spec), re.S)
     if isinstance(spec, Path) or not reader or Path(spec).is_dir():
         return Dataset.open(Path(spec))
     name, rest = reader.groups()
+    if name == "hf" and rest.startswith("//"):
+        from isekai import published  # which reads manifests through this module
+
+        return published.load(str(spec))
     argument, _, query = rest.partition("?")
     try:
         pairs = urllib.parse.parse_qsl(

@@ -61,16 +61,25 @@ class File:
     blob: str
     """Git's SHA-1 of it, or of what stands for it in git."""
     sha256: str
-    """Empty for a file that lies in git itself."""
+    """Empty for a file that lies in git itself, and where the Hub's cache doesn't say it."""
 
     def is_same(self, path: Path) -> bool:
-        """Whether the file here has the same bytes."""
-        if path.stat().st_size != self.size:
+        """Whether the file here has the same bytes, by a hash of them."""
+        size = path.stat().st_size
+        if size != self.size:
             return False
+        found = digests.sha256([path])[path]
         if self.sha256:
-            return digests.sha256([path])[path] == self.sha256
-        data = path.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == self.blob
+            return found == self.sha256
+        return self.blob in (_blob(_POINTER % (found.encode(), size)), _blob(path.read_bytes()))
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n"
+"""What stands in git for a large file: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md"""
+
+
+def _blob(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def tree(repo: str, revision: str, kind: Kind, *, here: bool = True) -> tuple[str, dict[str, File]]:
@@ -151,21 +160,25 @@ def header(repo: str, commit: str, folder: Path, name: str) -> tuple[int, int]:
 # ---------------------------------------------------------------- downloads
 
 
-def fetch_file(repo: str, commit: str, name: str, kind: Kind = "model") -> Path:
+def fetch_file(
+    repo: str, commit: str, name: str, kind: Kind = "model", *, here: bool = True
+) -> Path:
     """One file, in the folder of the Hub's cache that holds this commit."""
     from huggingface_hub import hf_hub_download
 
     hush()
-    with reached(repo, commit, kind):
+    with reached(repo, commit, kind, here=here):
         return Path(hf_hub_download(repo, name, revision=commit, repo_type=kind))
 
 
-def download(repo: str, revision: str | None, patterns: Sequence[str], kind: Kind) -> Path:
+def download(
+    repo: str, revision: str | None, patterns: Sequence[str], kind: Kind, *, here: bool = True
+) -> Path:
     """The folder in the Hub's cache that holds the files of these patterns."""
     from huggingface_hub import snapshot_download
 
     hush()
-    with reached(repo, revision, kind):
+    with reached(repo, revision, kind, here=here):
         return Path(
             snapshot_download(
                 repo, repo_type=kind, revision=revision, allow_patterns=list(patterns)
@@ -174,7 +187,13 @@ def download(repo: str, revision: str | None, patterns: Sequence[str], kind: Kin
 
 
 def fetch(
-    repo: str, commit: str, files: Mapping[str, int], folder: Path, kind: Kind = "model"
+    repo: str,
+    commit: str,
+    files: Mapping[str, int],
+    folder: Path,
+    kind: Kind = "model",
+    *,
+    here: bool = True,
 ) -> None:
     """Bring these files of the commit, of so many bytes each, to the folder that `fetch_file` gave.
 
@@ -192,7 +211,7 @@ def fetch(
     for name in missing:  # the library takes any file that is there for whole
         (folder / name).resolve().unlink(missing_ok=True)
         (folder / name).unlink(missing_ok=True)
-    download(repo, commit, [glob.escape(name) for name in missing], kind)
+    download(repo, commit, [glob.escape(name) for name in missing], kind, here=here)
     if left := _missing(folder, files):
         raise DataError(f"{repo}: {min(left)} was not downloaded whole; run the same command again")
 

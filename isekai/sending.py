@@ -11,7 +11,7 @@ from isekai.errors import DataError
 from isekai.hub import File
 
 CARD = "README.md"
-_BESIDES = (CARD, "croissant.json", "CITATION.cff", "contact_sheet.png", "LICENSE")
+BESIDES = (CARD, "croissant.json", "CITATION.cff", "contact_sheet.png", "LICENSE")
 """Files that tell of all datasets of the folder; what else lies beside these stays here."""
 _SUFFIXES = (".parquet", ".json", ".jsonl", ".png", ".html")
 _PRIVATE = ("review.jsonl",)
@@ -30,7 +30,7 @@ def contents(root: Path) -> dict[str, Path]:
         )
     if not (root / CARD).is_file():
         raise DataError(f"{root / CARD}: no such file; build the dataset again")
-    found = [root / name for name in _BESIDES if (root / name).is_file()]
+    found = [root / name for name in BESIDES if (root / name).is_file()]
     found += [path for folder in names.values() for path in _of_dataset(folder)]
     if links := [path for path in found if path.is_symlink()]:
         raise DataError(f"{links[0]}: a link; it could lead to a file that is no part of this")
@@ -39,11 +39,14 @@ def contents(root: Path) -> dict[str, Path]:
 
 def _of_dataset(folder: Path) -> Iterator[Path]:
     for path in folder.rglob("*"):
-        inside = path.relative_to(folder)
-        if any(part.startswith(".") for part in inside.parts) or path.name in _PRIVATE:
-            continue
-        if path.suffix in _SUFFIXES and (path.is_file() or path.is_symlink()):
+        if is_sent(path.relative_to(folder)) and (path.is_file() or path.is_symlink()):
             yield path
+
+
+def is_sent(inside: Path) -> bool:
+    """Whether a file of a dataset goes to the Hub, by its path in the dataset's folder."""
+    hidden = any(part.startswith(".") for part in inside.parts)
+    return inside.suffix in _SUFFIXES and inside.name not in _PRIVATE and not hidden
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +89,7 @@ def difference(files: Mapping[str, Path], there: Mapping[str, File]) -> Differen
     removed = [
         name
         for name in there
-        if name not in files and (name.split("/")[0] in owned or name in _BESIDES[1:4])
+        if name not in files and (name.split("/")[0] in owned or name in BESIDES[1:4])
     ]
     others = {name.split("/")[0] for name in there if name.endswith("/manifest.json")} - owned
     return Difference(
