@@ -64,8 +64,8 @@ def run(
     """Build the dataset `out`/`name` from the folder `images`, and return `out`.
 
     `name` is that of the spec's folder if it isn't given. `embedder`, built with `options`, finds
-    near-duplicates; its limits are those that are known of it or, with `calibrate`, picked on copies
-    made of these pictures for a `precision`. `gates` leave pictures out as they do while
+    near-duplicates; its limits are those that are known of it or, with `calibrate`, picked on
+    copies made of these pictures for a `precision`. `gates` leave pictures out as they do while
     drawing; decisions of `review`, or of the review.jsonl that is in the dataset's folder, go
     before them. Pictures of over a megabyte are stored smaller, unless `originals`. `query_share`
     of each concept's pictures go to the split `query`, the others to `support`, drawn by `seed`: by

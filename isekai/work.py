@@ -98,7 +98,10 @@ def _draw(
                 seed=seed,
             )
         ]
-        plain += drawn if setup.limit is None else _spread(drawn, setup.limit)
+        for task in dict.fromkeys(episode.task for episode in drawn):
+            own = [episode for episode in drawn if episode.task == task]
+            plain += own if setup.limit is None else _spread(own, setup.limit)
+    _refuse_twice(plain)
     episodes = _asked(plain, setup.protocol)
     for variant in changes:
         made = [one for episode in plain for one in variant.of(episode)]
@@ -109,6 +112,17 @@ def _draw(
             )
         episodes += made if variant.ordered else _asked(made, setup.protocol)
     return episodes
+
+
+def _refuse_twice(episodes: Sequence[Episode]) -> None:
+    """An answer must not count as two."""
+    counts = Counter(episode.id for episode in episodes)
+    twice = {episode.task for episode in episodes if counts[episode.id] > 1}
+    if twice:
+        raise IsekaiError(
+            f"the episodes of the task {', '.join(sorted(twice))} are asked for twice; 'published' "
+            "holds those of twin, foil and pair: take it or these"
+        )
 
 
 def _asked(episodes: Sequence[Episode], protocol: Protocol) -> list[Episode]:

@@ -140,7 +140,8 @@ def test_what_a_file_can_not_say_is_told_for_groups_and_concepts(text, told):
 
 def test_a_setting_that_the_source_does_not_have_is_told_with_its_concept():
     write("", "generator.tiny.tine = 9")
-    with pytest.raises(IsekaiError, match=r"ab/one: its generator settings: .*'tine'; did you mean"):
+    told = r"ab/one: its generator settings: .*'tine'; did you mean"
+    with pytest.raises(IsekaiError, match=told):
         draw()
     assert not Path("images").exists()
     write("", "generator.tiny.tone = 'loud'")

@@ -18,7 +18,7 @@ STEPS = {
 }
 HEAVY = {
     *("diffusers", "transformers", "accelerate", "safetensors", "peft"),
-    *("torch", "torchvision", "timm", "sklearn", "matplotlib", "pandas", "datasets"),
+    *("torch", "torchvision", "open_clip", "timm", "sklearn", "matplotlib", "pandas", "datasets"),
     *("openai", "anthropic", "inspect_ai", "huggingface_hub"),
 }
 

@@ -6,7 +6,7 @@ import pytest
 
 from isekai import bench, episode_lists, runs
 from isekai.dataset import Dataset
-from isekai.errors import DataError
+from isekai.errors import DataError, IsekaiError
 from isekai.setup import Setup
 from isekai.tasks.published import published
 from isekai.tasks.twin import twin
@@ -72,3 +72,17 @@ def test_controls_are_asked_of_published_episodes(config):
     episodes = prepare(setup).episodes
     assert {episode.control for episode in episodes} == {"none", "swap"}
     assert len(episodes) == 2 * 44
+
+
+def test_an_answer_never_counts_as_two(config):
+    with pytest.raises(IsekaiError, match="the task twin are asked for twice; 'published' holds"):
+        prepare(
+            Setup(models=("chance",), tasks=("twin", "published"), data=str(config), shots=(1,))
+        )
+
+
+def test_a_limit_is_one_of_each_task(config):
+    made = prepare(
+        Setup(models=("chance",), tasks=("published",), data=str(config), shots=(1,), limit=2)
+    )
+    assert sorted(one.task for one in made.episodes) == ["foil"] * 2 + ["pair"] * 2 + ["twin"] * 2

@@ -28,9 +28,7 @@ def build(
     ),
     name: Annotated[
         str,
-        typer.Option(
-            help="What it is called there; as the folder of the spec.", show_default=False
-        ),
+        typer.Option(help="Its name there; that of the spec's folder.", show_default=False),
     ] = "",
     embedder: Annotated[
         str,
@@ -193,9 +191,7 @@ def review(
     browser: Annotated[bool, typer.Option(help="Open the page.")] = True,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="The file of decisions; review.jsonl in the dataset.", show_default=False
-        ),
+        typer.Option(help="For decisions; review.jsonl in the dataset.", show_default=False),
     ] = None,
 ) -> None:
     """Look at every picture of a dataset in a browser; the next build obeys what you decide."""
