@@ -77,7 +77,13 @@ def test_controls_are_asked_of_published_episodes(config):
 def test_an_answer_never_counts_as_two(config):
     with pytest.raises(IsekaiError, match="the task twin are asked for twice; 'published' holds"):
         prepare(
-            Setup(models=("chance",), tasks=("twin", "published"), data=str(config), shots=(1,))
+            Setup(
+                models=("chance",),
+                tasks=("twin", "published"),
+                data=str(config),
+                shots=(1,),
+                queries=2,
+            )
         )
 
 

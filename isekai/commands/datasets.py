@@ -233,3 +233,17 @@ def push(
         force=force,
     )
     typer.echo(told)
+
+
+@app.command()
+def pull(
+    dataset: Annotated[str, typer.Argument(help="owner/name[@revision][/dataset] on the Hub.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where it goes; named after it.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option(help="Replace a folder of other files.")] = False,
+) -> None:
+    """Bring a dataset from the Hugging Face Hub, checked whole; run again, it goes on."""
+    from isekai import pull as step
+
+    typer.echo(step.run(dataset, out, force=force))
