@@ -259,6 +259,8 @@ def reached(repo: str, revision: str | None, kind: Kind, *, here: bool = True) -
     ) as error:
         if isinstance(error.__cause__, errors.HfHubHTTPError):
             raise _refused(repo, error.__cause__.response.status_code) from None
+        if told := re.search(r"HTTP status \w+ error \((\d{3}) ", str(error)):  # hf_xet's words
+            raise _refused(repo, int(told[1])) from None
         raise DataError(
             f"{repo}: {nothing.removesuffix('and ')}not in the Hub's cache, and $HF_HUB_OFFLINE "
             f"forbids asking the Hub; correct the {path}, or unset it"

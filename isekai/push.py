@@ -19,6 +19,9 @@ from isekai.sending import CARD, Difference
 _REF = re.compile(r"(?!.*(?:\.\.|//|\.lock$|/$))[A-Za-z0-9][\w./-]*", re.A)
 KIND: hub.Kind = "dataset"
 
+_LARGE = 5_000_000
+"""Bytes of a file that is worth requests of its own."""
+
 
 def run(
     dataset: Path,
@@ -221,26 +224,27 @@ def _send(
 
 
 def _uploaded(target: _Target, files: Mapping[str, Path], found: Difference) -> list[Any]:
-    """All operations of the commit, the content of large files at the Hub already.
+    """All operations of the commit, with the content of large files at the Hub already.
 
-    File by file, largest first: what has arrived of a push that is killed needs no second way.
+    A large file is sent by itself: what has arrived when a push is killed is not sent again.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    names = sorted((*found.added, *found.changed), key=lambda name: -files[name].stat().st_size)
-    added = [CommitOperationAdd(name, files[name]) for name in names]
+    added = [CommitOperationAdd(name, files[name]) for name in (*found.added, *found.changed)]
+    small = [one for one in added if one.upload_info.size < _LARGE]
+    batches = [[one] for one in added if one.upload_info.size >= _LARGE]
     with progress.bar(len(added)) as advance, writing(target.repo, target.revision):
-        for operation in added:
-            advance(0, operation.path_in_repo)
+        for batch in (*batches, *([small] if small else ())):
+            advance(0, batch[0].path_in_repo)
             HfApi().preupload_lfs_files(
                 target.repo,
-                [operation],
+                batch,
                 repo_type=KIND,
                 revision=target.revision,
                 create_pr=target.create_pr,
                 free_memory=False,
             )
-            advance(1)
+            advance(len(batch))
     return [*added, *(CommitOperationDelete(name, is_folder=False) for name in found.removed)]
 
 
