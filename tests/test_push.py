@@ -324,7 +324,7 @@ def test_what_does_not_pass_is_one_line_and_the_rest_is_sent_later(hub, root, fa
     assert len(hub.received) == sent
 
 
-@pytest.mark.parametrize("uses", (1, 2, 3, 5, 7, 9))
+@pytest.mark.parametrize("uses", [1, 2, 3, 5, 7, 9])
 def test_a_login_may_end_at_any_moment(hub, root, uses):
     hub.tokens[TOKEN].uses = uses
     told = refused(root, REPO)
