@@ -97,7 +97,11 @@ def run(
     if not 0.5 <= precision < 1:
         raise DataError(f"a precision of {precision:g}; it lies between 0.5 and 1, 1 left out")
     chosen = choose(pictures, seed)
-    pairs = labelled(chosen, embed, seed)
+    return run_on(labelled(chosen, embed, seed), precision, seed, chosen)
+
+
+def run_on(pairs: Pairs, precision: float, seed: int, chosen: Sequence[Pictured]) -> Calibration:
+    """The same, of pairs that are labelled already: those of the pictures `chosen`."""
     first = halves(pairs, seed)
     limits = _limits(pairs.at(first), precision)
     return _measured(pairs.at(~first), limits, precision, seed, chosen)
@@ -164,7 +168,7 @@ def _measured(
     for kind in (*ALTERATIONS, *NEGATIVES):
         where = pairs.kind == kind
         if where.any():
-            found = {rule: _share(taken[where]) for rule, taken in verdicts.items()}
+            found = {rule: share(taken[where]) for rule, taken in verdicts.items()}
             same = kind not in NEGATIVES
             lines.append(Line(pairs=kind, same=same, n=int(where.sum()), found=found))
     return Calibration(
@@ -175,16 +179,18 @@ def _measured(
         concepts=len({one.concept for one in chosen}),
         measured=int((pairs.kind == "exact").sum()),
         lines=lines,
-        recall={rule: _share(taken[pairs.same]) for rule, taken in verdicts.items()},
-        precision={rule: _precision(pairs, taken) for rule, taken in verdicts.items()},
+        recall={rule: share(taken[pairs.same]) for rule, taken in verdicts.items()},
+        precision={rule: precise(pairs, taken) for rule, taken in verdicts.items()},
     )
 
 
-def _share(hits: NDArray[np.bool_]) -> Estimate:
+def share(hits: NDArray[np.bool_]) -> Estimate:
+    """The share of hits with Wilson's interval."""
     return _estimate(float(hits.sum()), len(hits))
 
 
-def _precision(pairs: Pairs, taken: NDArray[np.bool_]) -> Estimate | None:
+def precise(pairs: Pairs, taken: NDArray[np.bool_]) -> Estimate | None:
+    """Which share of the pairs taken for the same is the same, each by its weight."""
     total = float(pairs.weight[taken].sum())
     return _estimate(float(pairs.weight[taken & pairs.same].sum()), total) if total else None
 
