@@ -1,4 +1,4 @@
-"""Is one picture a copy of another: stored anew, resized, stretched, cropped, mirrored, turned?
+"""Whether one picture is a copy of another: stored anew, resized, cropped, mirrored or turned.
 
 Local features propose how the one lies on the other, pixels decide. Features are SIFT's (Lowe, Int.
 J. Comput. Vis. 60, 2004) on a small grey copy, compared as RootSIFT (Arandjelovic and Zisserman,
