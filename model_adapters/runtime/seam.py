@@ -1,7 +1,7 @@
 """What the runtime has to know of a model: its pieces, its images and its decoder.
 
-A model says how an episode becomes pieces of tokens (`pieces`), what an image becomes (`encode`) and
-what the decoder reads in the place of a piece's tokens (`embed`). All else is the runtime's: it
+A model says how an episode becomes pieces of tokens (`pieces`), what an image becomes (`encode`),
+and what the decoder reads in the place of tokens (`embed`). All else is the runtime's: it
 encodes each image once, reads the support set once, and asks all queries and labels behind it.
 
 Images reach a decoder in one of two ways. Spliced models (LLaVA, Shikra) answer `embed` with rows
@@ -72,7 +72,7 @@ class Decoder(Protocol):
 
     @property
     def model(self) -> PreTrainedModel:
-        """A causal language model of transformers in eval mode, on one device.
+        """A causal language model of transformers in eval mode.
 
         It is called with `inputs_embeds`, `position_ids`, `use_cache` and `logits_to_keep`. The
         runtime gives it an attention of its own, which is transformers' `sdpa` for everyone else.
@@ -116,8 +116,9 @@ class Look:
     """[rows, tokens], long: the image of `media` that a token sees; -1 for none.
 
     OpenFlamingo's mask of text_time is `index == image`, and rows of -1 get exactly nothing."""
-    generated: bool
-    """The tokens are the model's own, fed one at a time: what Otter's cache quirk is about."""
+    generated: Tensor
+    """[rows, tokens], bool: the token is the model's own answer, not of the episode; a label that
+    is ranked is not. What Otter's cache quirk is about."""
 
 
 @runtime_checkable
