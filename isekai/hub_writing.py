@@ -1,5 +1,6 @@
 """Writing to the Hub: patience while it is busy, and its refusals in one line."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,7 +41,7 @@ def _is_passing(error: BaseException) -> bool:
     if isinstance(error, HfHubHTTPError):
         wanted = _asked_to_wait(error)
         return error.response.status_code in _PASSING and (wanted or 0) <= _LONGEST_WAIT
-    return isinstance(error, httpx2.TransportError)
+    return isinstance(error, httpx2.TransportError | json.JSONDecodeError)
 
 
 def _wait(state: "RetryCallState") -> float:
@@ -72,7 +73,7 @@ def _tell(state: "RetryCallState") -> None:
     assert state.outcome is not None
     assert state.next_action is not None
     error = state.outcome.exception()
-    told = "can't be reached"
+    told = "gives no answer that can be read"
     if isinstance(error, HfHubHTTPError):
         told = f"answers {error.response.status_code}"
     progress.tell(f"the Hub {told}; trying again in {state.next_action.sleep:.0f} s")
@@ -94,6 +95,15 @@ def writing(repo: str, revision: str) -> Iterator[None]:
                 _refuse(repo, revision, error.__cause__)
                 raise error.__cause__ from None
             raise
+        except ValueError as error:
+            raise DataError(f"{repo}: {_unread(error)}") from None
+
+
+def _unread(error: ValueError) -> str:
+    """What the client makes of a card that is refused, or of an answer that is a gateway's page."""
+    if isinstance(error, json.JSONDecodeError):
+        return "the Hub answers what can't be read; try again later; what was transferred is kept"
+    return f"the Hub refuses it: {' '.join(str(error).split())[:300]}"
 
 
 def _refuse(repo: str, revision: str, error: "HfHubHTTPError") -> None:

@@ -39,6 +39,7 @@ class Fault:
     """A pattern that `METHOD /path` is searched for."""
     status: int = 503
     headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b"<html>a gateway's words</html>"
     times: int = 1
     skip: int = 0
     """So many of them go well before."""
@@ -165,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault is not None and fault.status != 200:
-            answer = (fault.status, b"{}", dict(fault.headers))
+            answer = (fault.status, fault.body, dict(fault.headers))
         self._send(*answer)
 
     def _body(self) -> bytes:

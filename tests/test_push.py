@@ -280,6 +280,7 @@ PASSING = {
     "a slow file": Fault(request="PUT /lfs/", status=200, delay=0.3),
     "a file that is cut off": Fault(request="PUT /lfs/", drop=True),
     "503 on the list of files": Fault(request="/tree/", status=503, headers=NOW),
+    "502 on the card": Fault(request="/validate-yaml", status=502, headers=NOW),
     "500 on the tag": Fault(request="/tag/", status=500, headers=NOW),
     "503 on the new repository": Fault(request="/repos/create", headers=NOW, applied=True),
 }
@@ -303,6 +304,14 @@ LASTING = {
     "429 for an hour": (
         Fault(request="/commit/", status=429, headers={"Retry-After": "3600"}, times=99),
         "the Hub answers 429; try again later; what was transferred is kept",
+    ),
+    "a card that is refused": (
+        Fault(
+            request="/validate-yaml",
+            status=400,
+            body=b'{"errors": [{"message": "no such licence"}]}',
+        ),
+        "the Hub refuses it: Invalid metadata in README.md. - no such licence",
     ),
     "a login that ends": (
         Fault(request="/commit/", status=401, times=99),
