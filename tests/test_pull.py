@@ -1,5 +1,6 @@
 """Pulling datasets, and reading them in place: the real clients against a Hub on this machine."""
 
+import copy
 import hashlib
 import io
 import json
@@ -17,7 +18,7 @@ from isekai.errors import DataError
 from isekai.published import Address
 from tests import dataset_folders
 from tests.loopback_hub import Fault, Hub, Token, point, serve
-from tests.loopback_repo import large, small
+from tests.loopback_repo import Repo, large, small
 
 TOKEN = "hf_SecretThatNobodyMaySee"
 REPO = "me/things"
@@ -36,15 +37,22 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def hub(root, tmp_path, monkeypatch):
-    """A Hub with the datasets, tagged v1; the client's cache is empty."""
-    with serve(tokens={TOKEN: Token(), "hf_other": Token(user="you")}) as hub:
-        point(monkeypatch, hub, tmp_path / "maker", TOKEN)
+@pytest.fixture(scope="module")
+def pushed(root, tmp_path_factory) -> Repo:
+    """The repository after a push, tagged v1."""
+    with serve(tokens={TOKEN: Token()}) as hub, pytest.MonkeyPatch.context() as patch:
+        point(patch, hub, tmp_path_factory.mktemp("maker"), TOKEN)
         push.run(root, REPO, tag="v1")
+        return hub.dataset(REPO)
+
+
+@pytest.fixture
+def hub(pushed, tmp_path, monkeypatch):
+    """A Hub with the datasets; the client has no login, and its cache is empty."""
+    with serve(tokens={TOKEN: Token(), "hf_other": Token(user="you")}) as hub:
+        hub.repos["datasets", REPO] = copy.deepcopy(pushed)
         point(monkeypatch, hub, tmp_path / "home", "")
         monkeypatch.chdir(tmp_path)
-        hub.asked.clear()
         yield hub
 
 
@@ -79,7 +87,7 @@ def refused(call, *args, **given) -> str:
 
 
 def left(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {"home", "maker"}
+    return {path.name for path in folder.iterdir()} - {"home"}
 
 
 @pytest.mark.parametrize(
