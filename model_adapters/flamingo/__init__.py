@@ -1,0 +1,1 @@
+"""OpenFlamingo and Otter: one network for both, two readers of checkpoints, and their prompts."""
