@@ -118,7 +118,7 @@ def test_pictures_of_full_size_give_the_recorded_sequences(name):
 
 @given(st.lists(st.sampled_from("wip"), max_size=30), st.integers(1, 30))
 def test_a_piece_is_cut_to_its_limit_and_never_within_its_pictures(kinds, limit):
-    ids = [dict(w=5, i=MARKS.patch, p=MARKS.end)[kind] for kind in kinds]
+    ids = [{"w": 5, "i": MARKS.patch, "p": MARKS.end}[kind] for kind in kinds]
     places = conversation.kept(ids, limit, TOKENS.pictures)
     assert places == sorted(set(places))
     pictures = [at for at, id in enumerate(ids) if id in TOKENS.pictures]
