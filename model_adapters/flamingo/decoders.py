@@ -46,12 +46,13 @@ class Family:
         return layers
 
 
-class NormedMpt(MptForCausalLM):  # type: ignore[misc]  # transformers is typed in part
+class NormedMpt(MptForCausalLM):  # type: ignore[no-untyped-call]  # as transformers leaves it
     """MPT with queries and keys normalised over their whole width, before heads are told apart."""
 
     def __init__(self, config: MptConfig) -> None:
         super().__init__(config)
-        for block in self.transformer.blocks:
+        blocks: Any = self.transformer.blocks
+        for block in blocks:
             block.attn.Wqkv = _NormedProjection(config.hidden_size, config.layer_norm_epsilon)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from logging import ERROR
 from typing import Any
 
@@ -14,6 +15,9 @@ from model_adapters.flamingo.crossing import GatedCross, Sight, insert, seeing
 from model_adapters.flamingo.decoders import Family
 from model_adapters.flamingo.resampler import Resampler
 from model_adapters.flamingo.sizes import Sizes
+
+_TIED = ("lm_head.weight",)
+"""What is the table of tokens under another name, where a decoder has it so."""
 
 
 class Plan:
@@ -46,22 +50,17 @@ class Plan:
     @property
     def tied(self) -> tuple[str, ...]:
         """The decoder's parameters that are others under another name."""
-        return ("lm_head.weight",) if self.language.tie_word_embeddings else ()
+        return _TIED if self.language.tie_word_embeddings else ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Weights:
-    """The tensors of a plan's parts, under the names of its parts."""
+    """The tensors of a plan's parts, under the names that the parts give them."""
 
-    def __init__(
-        self,
-        *,
-        decoder: dict[str, Tensor],
-        tower: dict[str, Tensor],
-        resampler: dict[str, Tensor],
-        crossings: Mapping[int, dict[str, Tensor]],
-    ) -> None:
-        self.decoder, self.tower = decoder, tower
-        self.resampler, self.crossings = resampler, crossings
+    decoder: dict[str, Tensor]
+    tower: dict[str, Tensor]
+    resampler: dict[str, Tensor]
+    crossings: Mapping[int, dict[str, Tensor]]
 
 
 class Flamingo(nn.Module):
@@ -116,9 +115,10 @@ def _filled(
 ) -> Any:
     """The library's network with exactly these tensors; RuntimeError if it would make one up."""
     with _silent():
-        network, told = kind.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             None, config=config, state_dict=tensors, dtype=dtype, output_loading_info=True
         )
+    network, told = loaded
     astray = {key: sorted(found) for key, found in told.items() if found}
     if astray:
         raise RuntimeError(f"{kind.__name__}: weights went astray: {astray}")

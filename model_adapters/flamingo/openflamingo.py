@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -52,7 +53,7 @@ def read(
     trained = Checkpoint(where=where, held=held.trained)
     speaks = Checkpoint(
         where=f"{language_model} with {checkpoint.name}",
-        held=weights.of_folder(language_model) | held.language,
+        held=weights.of_folder(language_model) | dict(held.language),
     )
     speaks.ignore(*_BUFFERS)
     found = Weights(
@@ -62,8 +63,8 @@ def read(
         tower=sees.checkpoint.take(plan.tower, sees.spelled),
         resampler=trained.take(plan.resampler, lambda name: Piece(key=f"perceiver.{name}")),
         crossings={
-            number: trained.take(crossing, lambda name, n=number: Piece(key=_key(family, n, name)))
-            for number, crossing in plan.crossings.items()
+            number: trained.take(one, partial(_crossing, family, number))
+            for number, one in plan.crossings.items()
         },
     )
     close(trained, speaks, sees.checkpoint)
@@ -116,8 +117,8 @@ def _one_spelling(key: str, family: Family) -> str:
     return key
 
 
-def _key(family: Family, number: int, name: str) -> str:
-    return f"lang_encoder.{family.layers}.{number}.gated_cross_attn_layer.{name}"
+def _crossing(family: Family, number: int, name: str) -> Piece:
+    return Piece(key=f"lang_encoder.{family.layers}.{number}.gated_cross_attn_layer.{name}")
 
 
 def _rows(parts: _Parts, family: Family, tied: bool, where: str) -> int:
@@ -137,7 +138,7 @@ def _rows(parts: _Parts, family: Family, tied: bool, where: str) -> int:
 
 def _every(parts: _Parts, family: Family, where: str) -> int:
     """Every how many layers there is a crossing: the first one's number tells."""
-    pattern = re.escape(_key(family, 0, "")).replace("0", r"(\d+)", 1)
+    pattern = rf"lang_encoder\.{re.escape(family.layers)}\.(\d+)\.gated_cross_attn_layer\."
     numbers = [int(found[1]) for key in parts.trained if (found := re.match(pattern, key))]
     if not numbers:
         raise DataError(

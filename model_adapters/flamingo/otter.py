@@ -3,6 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read(folder: Path, *, sizes: Sizes) -> tuple[Plan, Weights]:
         tower=checkpoint.take(plan.tower, lambda name: Piece(key=_SEES + name)),
         resampler=checkpoint.take(plan.resampler, _resampling),
         crossings={
-            number: checkpoint.take(one, lambda name, n=number: _crossing(family, n, name))
+            number: checkpoint.take(one, partial(_crossing, family, number))
             for number, one in plan.crossings.items()
         },
     )

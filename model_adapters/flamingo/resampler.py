@@ -16,21 +16,29 @@ class Resampler(nn.Module):
     def __init__(self, width: int, sizes: Sizes) -> None:
         super().__init__()
         self.latents = nn.Parameter(torch.zeros(sizes.latents, width))
-        self.layers = nn.ModuleList(
-            nn.ModuleList([_Reading(width, sizes), feed_forward(width, sizes.grown)])
-            for _ in range(sizes.depth)
-        )
+        self.layers = nn.ModuleList(_Layer(width, sizes) for _ in range(sizes.depth))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, patches: Tensor) -> Tensor:
         """[pictures, patches, width] -> [pictures, latents, width]; each picture by itself."""
         latents = self.latents.expand(len(patches), -1, -1)
         for layer in self.layers:
-            reading, onwards = layer  # type: ignore[misc]  # a list of modules is iterable
-            latents = latents + reading(patches, latents)
-            latents = latents + onwards(latents)
+            latents = layer(patches, latents)
         normed: Tensor = self.norm(latents)
         return normed
+
+
+class _Layer(nn.ModuleList):
+    """Reading, then a feed-forward; a list, since checkpoints name the two by number."""
+
+    def __init__(self, width: int, sizes: Sizes) -> None:
+        super().__init__([_Reading(width, sizes), feed_forward(width, sizes.grown)])
+
+    def forward(self, patches: Tensor, latents: Tensor) -> Tensor:
+        reading, onwards = self
+        latents = latents + reading(patches, latents)
+        told: Tensor = latents + onwards(latents)
+        return told
 
 
 class _Reading(nn.Module):
@@ -69,7 +77,8 @@ def feed_forward(width: int, grown: int) -> nn.Sequential:
 
 def split(vectors: Tensor, heads: int) -> Tensor:
     """[rows, tokens, heads * width] -> [rows, heads, tokens, width]."""
-    return vectors.unflatten(-1, (heads, -1)).transpose(1, 2)
+    rows, tokens, _ = vectors.shape
+    return vectors.view(rows, tokens, heads, -1).transpose(1, 2)
 
 
 def join(heads: Tensor) -> Tensor:
