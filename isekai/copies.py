@@ -1,73 +1,63 @@
 """Whether one picture is a copy of another: stored anew, resized, cropped, mirrored or turned.
 
-Local features propose how the one lies on the other, pixels decide. Features are SIFT's (Lowe, Int.
-J. Comput. Vis. 60, 2004) on a small grey copy, compared as RootSIFT (Arandjelovic and Zisserman,
-CVPR 2012). Each match of two features says by itself how the whole picture would lie, so every one
-of them is tried and the one that most others agree with is taken: no match is drawn at random, and
-the answer is always the same. A picture with few features is slid over the other one instead.
+A glance (`isekai.glances`) settles nearly all pairs: it says that the two can't be copies, or how
+the one would lie on the other. From there it is turned and moved to fit, and if that doesn't
+settle it, local features (`isekai.features`) propose another way. Pixels decide.
 
 What lies on each other has to look the same everywhere: other views of a thing, or two things
 before one background, agree in some places and not in others.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from isekai import glances
+from isekai.features import Features, is_sane, placed_by
+from isekai.glances import Glance, Placing
+
 SIDE = 128
 """Pixels of the longer side of the grey copy that is compared: 16 kB at most."""
-FEATURES = 200
 OVERLAP = 0.5
 """Each picture has to show this share of its area in the other one."""
-PLAIN = 40
-"""Pictures with fewer features are slid over each other, too."""
 
-_RATIO = 0.8
-"""Lowe's: a match counts if the next best is at least this much farther."""
-_TOLERANCE = 2.0
-"""Pixels of the grey copy."""
-_STRETCH = 1.5
-"""How much more one direction may be scaled than another."""
-_SCALES = 0.6, 1.0, 12
-"""Sizes at which a picture is slid over the other: from, to, number."""
 _CELL = 16
 """Pixels: a side of the places that are compared one by one."""
 _WORST = 0.1
 """The place that counts: this share of all look no more alike."""
+_NEARLY = 0.25
+"""A score at half the size from which on it is worth to fit at full size."""
 _SURE = 0.9
 """A score at which nothing else is tried."""
 _EVEN = 0.01
 """Variance, of 1 over the whole picture, below which a place is even."""
 
-# A mirrored patch has the same gradients in mirrored places: SIFT's 4 x 4 places x 8 directions.
-_MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1][:, :, -np.arange(8) % 8].ravel()
-
 Grey = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What is compared of a picture."""
+    """What is compared of a picture, each sought when it is asked for first."""
 
-    grey: Grey
-    points: Floats
-    """[n, 4]: x, y, size and direction in radians of each feature."""
-    descriptors: NDArray[np.uint8]
-    """[n, 128]."""
+    def __init__(self, grey: Grey) -> None:
+        self.grey = grey
+
+    @cached_property
+    def glance(self) -> Glance:
+        return glances.glance(self.grey)
+
+    @cached_property
+    def features(self) -> Features:
+        return Features.of(self.grey)
 
     def mirrored(self) -> "Look":
-        x, y, size, direction = self.points.T
-        flipped = np.stack([self.grey.shape[1] - 1 - x, y, size, np.pi - direction], axis=1)
-        return Look(
-            grey=np.ascontiguousarray(self.grey[:, ::-1]),
-            points=flipped,
-            descriptors=self.descriptors[:, _MIRRORED],
-        )
+        """Its features are those of this one, mirrored."""
+        look = Look(np.ascontiguousarray(self.grey[:, ::-1]))
+        look.features = self.features.mirrored(self.grey.shape[1])
+        return look
 
 
 def small(picture: Image.Image) -> Grey:
@@ -78,128 +68,56 @@ def small(picture: Image.Image) -> Grey:
     return np.asarray(grey)
 
 
-def look(grey: Grey) -> Look:
-    """The features of a grey copy, in an order that depends on nothing else."""
-    # Not upscaled precisely, features lie half a pixel to one side, mirrored ones to the other.
-    sift = cv2.SIFT.create(
-        FEATURES, contrastThreshold=0.01, edgeThreshold=15, enable_precise_upscale=True
-    )
-    points, descriptors = sift.detectAndCompute(grey, None)
-    if not points:
-        none = np.zeros((0, 128), np.uint8)
-        return Look(grey=grey, points=np.zeros((0, 4), np.float32), descriptors=none)
-    rows = np.array([(*p.pt, p.size, np.deg2rad(p.angle)) for p in points], np.float32)
-    order = np.lexsort(rows.T)
-    return Look(grey=grey, points=rows[order], descriptors=descriptors[order].astype(np.uint8))
-
-
 def score(a: Look, b: Look) -> float:
     """How sure it is that one is a copy of the other: 0 (not at all) to 1 (pixel by pixel).
 
-    0 where neither features nor sliding find a way to lay one on the other that overlaps enough.
+    0 where they look too different at a glance, or don't overlap enough however one lies.
     """
+    found = glances.likeness(a.glance, b.glance)
     best = 0.0
-    for other in (b, b.mirrored()):
-        for placed in _placements(a, other):
-            best = max(best, _agreement(a.grey, other.grey, placed))
-            if best > _SURE:
-                return best
+    for mirrored in sorted((0, 1), key=lambda way: -found[way][0]):
+        value, placing = found[mirrored]
+        if value >= glances.LEAST and best <= _SURE:
+            other = b.mirrored() if mirrored else b
+            best = max(best, _placed(a, other, _in_pixels(placing, a.grey, other.grey)))
     return best
 
 
 # ---------------------------------------------------------------- how one lies on the other
 
 
-def _placements(a: Look, b: Look) -> Iterator[Floats]:
-    """[2, 3] each: where a point of `b` lies in `a`."""
-    found = _by_features(a, b)
-    if found is not None:
-        yield found
-    if min(len(a.points), len(b.points)) < PLAIN:
-        found = _by_sliding(a.grey, b.grey)
-        if found is not None:
-            yield found
+def _placed(a: Look, b: Look, start: Floats) -> float:
+    """The best agreement of the ways in which `b` may lie in `a`, the likeliest tried first."""
+    placed = _fitted_coarsely(a.grey, b.grey, start)
+    best = _agreement(a.grey, b.grey, placed)
+    if _NEARLY <= best <= _SURE:
+        best = max(best, _agreement(a.grey, b.grey, _fitted(a.grey, b.grey, placed)))
+    if best <= _SURE:
+        proposed = placed_by(a.features, b.features)
+        if proposed is not None:
+            best = max(best, _agreement(a.grey, b.grey, proposed))
+    return best
 
 
-def _by_features(a: Look, b: Look) -> Floats | None:
-    mine, theirs = _matches(a, b)
-    if len(mine) < 3:
-        return None
-    here, there = _complex(mine), _complex(theirs)
-    # A match alone gives scale, turn and shift: there -> grow * there + shift.
-    grow = mine[:, 2] / theirs[:, 2] * np.exp(1j * (mine[:, 3] - theirs[:, 3]))
-    shift = here - grow * there
-    errors = np.abs(grow[:, None] * there + shift[:, None] - here)
-    agreeing = errors < 3 * _TOLERANCE
-    chosen = agreeing[int(agreeing.sum(axis=1).argmax())]
-    for tolerance in (3, 2, 2, 1, 1):
-        placed = _fitted(mine[chosen, :2], theirs[chosen, :2])
-        if placed is None:
-            return None
-        laid = theirs[:, :2] @ placed[:, :2].T + placed[:, 2]
-        chosen = np.linalg.norm(laid - mine[:, :2], axis=1) < tolerance * _TOLERANCE
-    return placed if chosen.sum() >= 3 else None
+def _in_pixels(placing: Placing, a: Grey, b: Grey) -> Floats:
+    """[2, 3]: where a point of `b` lies in `a`, from the same in unit squares."""
+
+    def square(grey: Grey) -> Placing:
+        height, width = grey.shape
+        return np.array([[width, 0, -0.5], [0, height, -0.5], [0, 0, 1]])  # pixels have centres
+
+    placed: Floats = (square(a) @ placing @ np.linalg.inv(square(b)))[:2].astype(np.float32)
+    return placed
 
 
-def _matches(a: Look, b: Look) -> tuple[Floats, Floats]:
-    """[m, 4] twice: features that are each other's nearest, clearly nearer than the next."""
-    if len(a.points) < 2 or len(b.points) < 2:
-        return a.points[:0], b.points[:0]
-    alike = _root(a.descriptors) @ _root(b.descriptors).T
-    rows = np.arange(len(alike))
-    best = alike.argmax(axis=1)
-    first = alike[rows, best]
-    mutual = alike.argmax(axis=0)[best] == rows
-    alike[rows, best] = -1
-    clear = 1 - first < _RATIO**2 * (1 - alike.max(axis=1))
-    return a.points[mutual & clear], b.points[best[mutual & clear]]
-
-
-def _root(descriptors: NDArray[np.uint8]) -> Floats:
-    """Unit rows whose products are Hellinger's kernel."""
-    rows = descriptors.astype(np.float32)
-    rooted: Floats = np.sqrt(rows / np.maximum(rows.sum(axis=1, keepdims=True), 1))
-    return rooted
-
-
-def _complex(points: Floats) -> NDArray[np.complex64]:
-    return points[:, 0] + 1j * points[:, 1]
-
-
-def _fitted(here: Floats, there: Floats) -> Floats | None:
-    """By least squares: with stretching from six points on, without for fewer; None if absurd."""
-    if len(here) < 2:
-        return None
-    if len(here) < 6:
-        x, y = there.T
-        none, one = np.zeros_like(x), np.ones_like(x)
-        rows = np.concatenate(
-            [np.stack([x, -y, one, none], axis=1), np.stack([y, x, none, one], axis=1)]
-        )
-        c, s, right, down = np.linalg.lstsq(rows, here.T.ravel(), rcond=None)[0]
-        placed = np.array([[c, -s, right], [s, c, down]], np.float32)
-    else:
-        rows = np.column_stack([there, np.ones(len(there), np.float32)])
-        placed = np.linalg.lstsq(rows, here, rcond=None)[0].T.astype(np.float32)
-    return placed if _is_sane(placed) else None
-
-
-def _by_sliding(a: Grey, b: Grey) -> Floats | None:
-    """The smaller at several sizes at every place of the larger, then turned and moved to fit.
-
-    Sliding is done at half the size; None if nowhere the two correlate by half.
-    """
-    near, far = _halved(a), _halved(b)
-    found = []
-    for scale in np.linspace(*_SCALES):
-        found.append(_slid(near, far, float(scale)))
-        value, placed = _slid(far, near, float(scale))
-        found.append((value, _turned_round(placed)))
-    value, placed = max(found, key=lambda one: one[0])
-    if value < 0.5:
-        return None
-    placed[:, 2] = 2 * placed[:, 2] + 0.5 - placed[:, :2].sum(axis=1) / 2  # pixels have centres
-    return _refined(a, b, placed)
+def _fitted_coarsely(a: Grey, b: Grey, placed: Floats) -> Floats:
+    """The same at half the size."""
+    start = placed.copy()
+    start[:, 2] = (placed[:, 2] - 0.5 + placed[:, :2].sum(axis=1) / 2) / 2
+    found = _fitted(_halved(a), _halved(b), start)
+    end = found.copy()
+    end[:, 2] = 2 * found[:, 2] + 0.5 - found[:, :2].sum(axis=1) / 2
+    return end
 
 
 def _halved(grey: Grey) -> Grey:
@@ -207,22 +125,9 @@ def _halved(grey: Grey) -> Grey:
     return halved.astype(np.uint8, copy=False)
 
 
-def _slid(outer: Grey, inner: Grey, scale: float) -> tuple[float, Floats]:
-    """Correlation and place of `inner`, which is `scale` times as large as would fit `outer`."""
-    factor = scale * min(outer.shape[0] / inner.shape[0], outer.shape[1] / inner.shape[1])
-    size = (max(round(inner.shape[1] * factor), 1), max(round(inner.shape[0] * factor), 1))
-    patch = cv2.resize(inner, size, interpolation=cv2.INTER_AREA)
-    if patch.std() < 1:
-        return -1.0, np.eye(2, 3, dtype=np.float32)
-    _, value, _, (x, y) = cv2.minMaxLoc(cv2.matchTemplate(outer, patch, cv2.TM_CCOEFF_NORMED))
-    across, down = size[0] / inner.shape[1], size[1] / inner.shape[0]
-    placed = [[across, 0, x + (across - 1) / 2], [0, down, y + (down - 1) / 2]]
-    return value, np.array(placed, np.float32)
-
-
-def _refined(a: Grey, b: Grey, placed: Floats) -> Floats:
+def _fitted(a: Grey, b: Grey, placed: Floats) -> Floats:
     """Turned, moved and stretched to the highest correlation nearby (cv2's ECC)."""
-    until = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-5)
+    until = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 60, 1e-4)
     everywhere = np.full(b.shape, 255, np.uint8)
     start = _turned_round(placed)
     try:
@@ -230,18 +135,12 @@ def _refined(a: Grey, b: Grey, placed: Floats) -> Floats:
     except cv2.error:  # it drifted off or saw nothing to follow: the start is the best there is
         return placed
     turned = np.asarray(found, np.float32)
-    return _turned_round(turned) if _is_sane(turned) else placed
+    return _turned_round(turned) if is_sane(turned) else placed
 
 
 def _turned_round(placed: Floats) -> Floats:
     """Where a point of `a` lies in `b`, from where one of `b` lies in `a`, and back."""
     return np.asarray(cv2.invertAffineTransform(placed), np.float32)
-
-
-def _is_sane(placed: Floats) -> bool:
-    """Neither a third as large, nor thrice, nor drawn out."""
-    long, short = np.linalg.svd(placed[:, :2], compute_uv=False)
-    return bool(short > 1 / 3 and long < 3 and long < _STRETCH * short)
 
 
 # ---------------------------------------------------------------- do they look the same

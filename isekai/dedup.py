@@ -251,7 +251,7 @@ class _Walk:
 
     def _look(self, place: int) -> copies.Look | None:
         small = self.prints[place].small
-        return None if small is None else copies.look(small)
+        return None if small is None else copies.Look(small)
 
 
 # ---------------------------------------------------------------- what leaks

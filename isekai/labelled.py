@@ -143,7 +143,7 @@ def labelled(chosen: Sequence[Pictured], embed: Embed, seed: int) -> Pairs:
 
 def _seen(images: Sequence[Image.Image], embed: Embed) -> list[_Seen]:
     return [
-        _Seen(copies.look(copies.small(image)), perceptual_hash(image), row)
+        _Seen(copies.Look(copies.small(image)), perceptual_hash(image), row)
         for image, row in zip(images, embed(images), strict=True)
     ]
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from isekai import copies
+from isekai import copies, features
 from isekai.alterations import ALTERATIONS, altered, other_thing
 from isekai.dedup import Limits
 from isekai.episodes import generator
+from isekai.features import Features
 from tests.conftest import PICTURES, picture
 
 LOOKS = [look for concepts in PICTURES.values() for _, *look in concepts]
@@ -29,7 +30,7 @@ def simple(number: int) -> Image.Image:
 
 
 def score(a: Image.Image, b: Image.Image) -> float:
-    return copies.score(*(copies.look(copies.small(one)) for one in (a, b)))
+    return copies.score(*(copies.Look(copies.small(one)) for one in (a, b)))
 
 
 @pytest.mark.parametrize("name", ALTERATIONS)
@@ -43,7 +44,7 @@ def test_an_altered_picture_is_a_copy(name, number):
 @pytest.mark.parametrize("number", range(3))
 def test_a_picture_with_few_features_is_known_too(name, number):
     first = simple(number)
-    assert len(copies.look(copies.small(first)).points) < 150
+    assert len(copies.Look(copies.small(first)).features.points) < 150
     assert score(first, altered(first, str(number), name)) >= Limits().copy
 
 
@@ -53,9 +54,9 @@ def test_a_picture_without_any_feature_is_slid_into_place(name):
     patch = Image.fromarray(rng.integers(0, 256, (3, 3, 3), dtype=np.uint8))
     smooth = patch.resize((128, 128), Image.Resampling.BICUBIC)
     smooth = smooth.filter(ImageFilter.GaussianBlur(16))
-    look = copies.look(copies.small(smooth))
-    assert len(look.points) < 3
-    other = copies.look(copies.small(altered(smooth, "a", name)))
+    look = copies.Look(copies.small(smooth))
+    assert len(look.features.points) < 3
+    other = copies.Look(copies.small(altered(smooth, "a", name)))
     assert copies.score(look, other) >= Limits().copy
 
 
@@ -88,20 +89,20 @@ def test_a_small_part_is_no_copy():
 def test_the_same_pictures_have_the_same_score_every_time():
     first = textured(5)
     other = altered(first, "5", "mixed")
-    looks = [copies.look(copies.small(one)) for one in (first, other)]
+    looks = [copies.Look(copies.small(one)) for one in (first, other)]
     assert len({copies.score(*looks) for _ in range(5)}) == 1
-    again = [copies.look(copies.small(one)) for one in (first, other)]
+    again = [copies.Look(copies.small(one)) for one in (first, other)]
     for one, two in zip(looks, again, strict=True):
-        assert np.array_equal(one.points, two.points)
-        assert np.array_equal(one.descriptors, two.descriptors)
+        assert np.array_equal(one.features.points, two.features.points)
+        assert np.array_equal(one.features.descriptors, two.features.descriptors)
 
 
 def test_a_mirrored_look_is_nearly_the_look_of_the_mirrored_picture():
     grey = copies.small(textured(6))
-    derived = copies.look(grey).mirrored()
-    true = copies.look(np.ascontiguousarray(grey[:, ::-1]))
+    derived = copies.Look(grey).mirrored().features
+    true = Features.of(np.ascontiguousarray(grey[:, ::-1]))
     near = np.linalg.norm(derived.points[:, None, :2] - true.points[None, :, :2], axis=2)
-    alike = copies._root(derived.descriptors) @ copies._root(true.descriptors).T
+    alike = features._root(derived.descriptors) @ features._root(true.descriptors).T
     pairs = near < 0.5
     assert pairs.any(axis=1).mean() > 0.9
     assert np.median(np.where(pairs, alike, 0).max(axis=1)) > 0.95
@@ -111,7 +112,7 @@ def test_a_mirrored_look_is_nearly_the_look_of_the_mirrored_picture():
 def test_pictures_of_any_shape_are_looked_at(size):
     rng = np.random.default_rng(7)
     image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-    look = copies.look(copies.small(image))
+    look = copies.Look(copies.small(image))
     assert max(look.grey.shape) == copies.SIDE
     assert 0 <= copies.score(look, look) <= 1
 
