@@ -9,7 +9,7 @@ from torch import nn
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from isekai.errors import DataError
+from isekai.errors import DataError, PluginError
 from model_adapters.flamingo import weights
 from model_adapters.flamingo.keys import Checkpoint, Piece, close
 from model_adapters.lcl_shikra import config as configuration
@@ -20,6 +20,9 @@ from model_adapters.lcl_shikra.vision import Vision
 
 _MADE_ANEW = r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq"
 """A buffer that transformers 4.29 saved and newer ones make themselves."""
+
+_PUBLISHED = (1024, 256)
+"""Width and number of the features of a picture that the published checkpoints were trained on."""
 
 
 class Network:
@@ -43,7 +46,15 @@ class Network:
                 f"trained on {found.mm_hidden_size}; take the tower that it was trained with, "
                 "openai/clip-vit-large-patch14 for the published ones"
             )
-        self.decoder: LlamaForCausalLM = _decoder(checkpoint, found, dtype).to(device)
+        if self.vision.width == _PUBLISHED[0] and self.vision.patches != _PUBLISHED[1]:
+            raise DataError(
+                f"{vision_tower}: looks at {self.vision.side} pixels and gives "
+                f"{self.vision.patches} features a picture; LCL-Shikra was trained on "
+                f"{_PUBLISHED[1]}: take openai/clip-vit-large-patch14"
+            )
+        decoder = _decoder(checkpoint, found, dtype)
+        _refuse_small(device, decoder)
+        self.decoder: LlamaForCausalLM = decoder.to(device)
 
     @property
     def projector(self) -> nn.Linear:
@@ -59,14 +70,19 @@ class Network:
             )
         return seen
 
+    def words(self, ids: Sequence[int]) -> torch.Tensor:
+        """[T, width]: the embeddings of the ids, whatever stands in the places of pictures."""
+        with torch.inference_mode():
+            told: torch.Tensor = self.decoder.model.embed_tokens(
+                torch.tensor(ids, device=self.decoder.device)
+            )
+        return told
+
     def embed(
         self, ids: Sequence[int], features: torch.Tensor, how: Splice = "all"
     ) -> torch.Tensor:
-        """[T, width]: what the language model reads, pictures in their places."""
-        table = self.decoder.model.embed_tokens
-        with torch.inference_mode():
-            words = table(torch.tensor(ids, device=self.decoder.device))
-            return splice(words, ids, features, self.tokens.marks, how)
+        """[T, width]: what the language model reads, with what `look` gave in its places."""
+        return splice(self.words(ids), ids, features, self.tokens.marks, how)
 
 
 def _decoder(folder: Path, found: configuration.Config, dtype: torch.dtype) -> Any:
@@ -87,3 +103,16 @@ def _decoder(folder: Path, found: configuration.Config, dtype: torch.dtype) -> A
     decoder.load_state_dict(tensors, assign=True)
     decoder.model.rotary_emb = LlamaRotaryEmbedding(decoder.config)
     return decoder.eval().requires_grad_(False)
+
+
+def _refuse_small(device: str, decoder: Any) -> None:
+    """PluginError before a GPU runs out of memory over the weights alone."""
+    if device == "cpu":
+        return
+    needed = sum(one.numel() * one.element_size() for one in decoder.parameters())
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed > free:
+        raise PluginError(
+            f"lcl-shikra: its weights take {needed / 1e9:.1f} GB and {device} has {free / 1e9:.1f} "
+            "GB free; take dtype=float16, another device, or device=cpu"
+        )
