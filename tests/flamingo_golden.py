@@ -84,8 +84,9 @@ def model(folder: Path) -> Flamingo:
 
 @cache
 def tokenizer(folder: Path) -> words.Words:
-    rows = model(folder).decoder.config.vocab_size
-    return words.read(folder / "tokenizer", meta(folder)["family"], rows)
+    found = words.read(folder / "tokenizer", meta(folder)["family"])
+    found.refuse_small(model(folder).decoder.config.vocab_size, folder.name)
+    return found
 
 
 @cache

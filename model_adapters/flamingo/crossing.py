@@ -73,9 +73,9 @@ class _Looking(nn.Module):
         self.to_out = nn.Linear(inner, width, bias=False)
 
     def forward(self, hidden: Tensor, sight: Sight, layer: int) -> Tensor:
-        pictures, latents = sight.media.shape[1:3]
-        if not pictures:
+        if not sight.media.shape[1]:
             return torch.zeros_like(hidden)
+        pictures, latents = sight.media.shape[1:3]
         if layer not in sight.projected:
             keys, values = self.to_kv(sight.media.flatten(1, 2)).chunk(2, dim=-1)
             sight.projected[layer] = split(keys, self.heads), split(values, self.heads)

@@ -36,7 +36,7 @@ class Plan:
         sizes: Sizes,
     ) -> None:
         """`every`: a crossing stands before each so-manieth decoder layer, the last of each."""
-        self.family, self.language, self.vision = family, language, vision
+        self.family, self.language, self.vision, self.sizes = family, language, vision, sizes
         width, seen = language.hidden_size, vision.hidden_size
         with torch.device("meta"):
             self.decoder = family.network(language)
@@ -46,6 +46,12 @@ class Plan:
                 number: GatedCross(width, seen, sizes)
                 for number in range(every - 1, language.num_hidden_layers, every)
             }
+
+    @property
+    def whole(self) -> nn.Module:
+        """All parts in one."""
+        crossings = list(self.crossings.values())
+        return nn.ModuleList([self.decoder, self.tower, self.resampler, *crossings])
 
     @property
     def tied(self) -> tuple[str, ...]:
@@ -87,6 +93,12 @@ class Flamingo(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         return self.resampler.latents.dtype
+
+    @property
+    def side(self) -> int:
+        """Pixels of the pictures that the tower looks at."""
+        side: int = self.tower.config.image_size
+        return side
 
     def patches(self, pixels: Tensor) -> Tensor:
         """[pictures, 3, side, side] -> [pictures, patches, width]: CLIP's last layer.

@@ -57,13 +57,19 @@ def _foretold(model: Flamingo, prompt: Prompt, label: Sequence[int]) -> Tensor:
 
 @torch.inference_mode()
 def rank_cached(
-    model: Flamingo, prompt: Prompt, labels: Sequence[Sequence[int]], *, in_place: bool
+    model: Flamingo,
+    prompt: Prompt,
+    labels: Sequence[Sequence[int]],
+    *,
+    in_place: bool,
+    skip: int = 0,
 ) -> Tensor:
     """[rows, labels]: as OpenFlamingo's evaluation ranks by default, with its two faults.
 
     It reads the prompt into a cache and the labels behind it without a mask, so that rows which
     are filled up attend to the filling. And `in_place`, where its language model appends to the
     cache that it is given (MPT and MosaicGPT), each label also follows all labels before it.
+    The first `skip` tokens of each label are read and not counted.
     """
     sight, cache = prompt.sight, DynamicCache(config=model.decoder.config)
     first = _read(model, prompt.tokens, sight, cache, _twice(prompt.mask, model.dtype))[:, -1:]
@@ -74,7 +80,7 @@ def rank_cached(
         logits, behind = [first], cache if in_place else copy.deepcopy(cache)
         for place in range(ids.shape[1]):
             logits.append(_read(model, ids[:, place : place + 1], after, behind, None))
-        found.append(_picked(torch.cat(logits[:-1], dim=1), ids))
+        found.append(_picked(torch.cat(logits[:-1], dim=1)[:, skip:], ids[:, skip:]))
     return torch.stack(found, dim=1)
 
 

@@ -28,6 +28,8 @@ class Words:
     tokenizer: Any
     image: int
     end: int
+    stops: frozenset[int]
+    """What ends an answer."""
     opening: tuple[int, ...]
     """What the tokenizer puts in front of every text, such as LLaMA's `<s>`."""
 
@@ -42,18 +44,30 @@ class Words:
             raise ValueError(f"the tokens of '{before}' run into those of '{text}'")
         return whole[len(head) :]
 
+    def reserved(self, text: str) -> str:
+        """The first special token that stands in a text as it is; empty if none does."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        return next((one.content for one in added if one.special and one.content in text), "")
+
+    def refuse_small(self, rows: int, where: str) -> None:
+        """DataError where a model's table has no row for a token of the family.
+
+        Rows beyond the tokens are usual: tables are filled up to a round number.
+        """
+        if max(self.image, self.end) >= rows:
+            raise DataError(
+                f"{where}: its tokenizer has {len(self.tokenizer)} tokens and the model's table "
+                f"{rows} rows; give the tokenizer that the model was trained with"
+            )
+
     def text(self, ids: Sequence[int]) -> str:
         """What the tokens spell, without special ones."""
         told: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return told
 
 
-def read(folder: Path, kind: Kind, rows: int | None = None) -> Words:
-    """The tokenizer of a folder with the tokens of the family.
-
-    `rows` is how many tokens the model knows. DataError for a folder without tokenizer, or where a
-    token has an id that is not in the model's table: then it's another model's tokenizer.
-    """
+def read(folder: Path, kind: Kind) -> Words:
+    """The tokenizer of a folder with the tokens of the family. DataError for what is none."""
     try:
         tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
@@ -67,15 +81,12 @@ def read(folder: Path, kind: Kind, rows: int | None = None) -> Words:
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": _PAD})
     found = {token: tokenizer.convert_tokens_to_ids(token) for token in _ADDED[kind]}
-    if rows is not None and max(found.values()) >= rows:
-        raise DataError(
-            f"{folder}: its tokenizer has {len(tokenizer)} tokens and the model's table {rows}; "
-            "give the tokenizer that the model was trained with"
-        )
+    ends = {found[END], tokenizer.eos_token_id} - {None}
     return Words(
         tokenizer=tokenizer,
         image=found[IMAGE],
         end=found[END],
+        stops=frozenset(ends),
         opening=tuple(tokenizer("")["input_ids"]),
     )
 
