@@ -105,7 +105,8 @@ def test_published_lists_are_downloaded_once_by_name_and_no_code_with_them(ask, 
         assert unknown.startswith("ISEKAI-Portal/ISEKAI-11: no such folder here, and no such data")
         assert hub.logins == {f"Bearer {TOKEN}"}
         downloads = [line for line in hub.asked if line.startswith("GET") and "/resolve/" in line]
-        assert len(downloads) == len(set(downloads)) == 21
+        wanted = 1 + len(list((lists / "images").iterdir()))
+        assert len(downloads) == len(set(downloads)) == wanted
     assert not list((tmp_path / "hf").rglob("*.py"))
     (offline,) = ask(None, f"lists:{name}", HF_HUB_OFFLINE="1")
     assert offline == found
