@@ -127,6 +127,18 @@ def configuration(
 
     DataError with all that the network can't do and upstream's could.
     """
+    try:
+        return _configuration(family, config, rows, where)
+    except DataError:
+        raise
+    except Exception as error:  # the library checks what it is given, by errors of any class
+        told = " ".join(str(error).split())[:200]
+        raise DataError(f"{where}: describes no {family.name} that can be run ({told})") from error
+
+
+def _configuration(
+    family: Family, config: Mapping[str, Any], rows: int, where: str
+) -> PretrainedConfig:
     if family.layers == _MPT.layers:
         return _mpt(family, config, rows, where)
     if family is _NEOX:

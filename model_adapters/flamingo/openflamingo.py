@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from model_adapters.flamingo.keys import Checkpoint, Piece, close
 from model_adapters.flamingo.model import Plan, Weights
 from model_adapters.flamingo.sizes import Sizes
 
+_NAME = "checkpoint.pt"
 _BUFFERS = (
     r".*\.attention\.(bias|masked_bias)",
     r".*\.rotary_emb\.(inv_freq|cos_cached|sin_cached)",
@@ -31,29 +33,70 @@ def read(
     What the checkpoint holds goes before the other two's, as upstream loads it: the tables of
     tokens always, and frozen parts if they are there. DataError with every problem.
     """
-    where = str(checkpoint)
+    checkpoint = _file(checkpoint)
     told = weights.configuration(language_model)
     family = decoders.family(told, str(language_model))
     tensors = weights.of_file(checkpoint)
-    foreign.refuse(tensors, {}, "openflamingo", where)
-    held = _parts(tensors, family, where)
+    foreign.refuse(tensors, {}, "openflamingo", str(checkpoint))
+    held = _parts(tensors, family, str(checkpoint))
     sees = (
-        tower.of_open_clip(held.vision, sizes, where)
+        tower.of_open_clip(held.vision, sizes, str(checkpoint))
         if held.vision
         else tower.read(vision_tower, sizes)
     )
-    rows = _rows(held, family, decoders.tied(family, told), where)
+    plan = _plan(held, told, family, sees, sizes, (checkpoint, language_model))
+    return plan, _taken(plan, held, sees, (checkpoint, language_model))
+
+
+def _file(checkpoint: Path) -> Path:
+    """A folder stands for the checkpoint.pt in it. DataError for another model's folder."""
+    if not checkpoint.is_dir():
+        return checkpoint
+    if not (checkpoint / _NAME).is_file() and (checkpoint / "config.json").is_file():
+        config = weights.configuration(checkpoint)
+        foreign.refuse((), config, "openflamingo", str(checkpoint))
+    return checkpoint / _NAME
+
+
+def _plan(
+    held: "_Parts",
+    told: Mapping[str, Any],
+    family: Family,
+    sees: tower.Tower,
+    sizes: Sizes,
+    paths: tuple[Path, Path],
+) -> Plan:
+    """DataError where language model or tower aren't those that the checkpoint was trained on."""
+    where, base = (str(path) for path in paths)
+    rows, width = _table(held, family, decoders.tied(family, told), where)
     plan = Plan(
         family=family,
-        language=decoders.configuration(family, told, rows, str(language_model)),
+        language=decoders.configuration(family, told, rows, base),
         vision=sees.config,
         every=_every(held, family, where),
         sizes=sizes,
     )
-    trained = Checkpoint(where=where, held=held.trained)
+    if width != plan.language.hidden_size:
+        raise DataError(
+            f"{base}: its tokens are {plan.language.hidden_size} numbers wide, those of {where} "
+            f"{width}; give the language model that the checkpoint was trained on"
+        )
+    latents = held.trained.get("perceiver.latents")
+    if latents is not None and latents.shape[-1] != plan.vision.hidden_size:
+        raise DataError(
+            f"{sees.checkpoint.where}: its features are {plan.vision.hidden_size} numbers wide, "
+            f"and {where} was trained on {latents.shape[-1]}; give openai/clip-vit-large-patch14 "
+            "for the published ones"
+        )
+    return plan
+
+
+def _taken(plan: Plan, held: "_Parts", sees: tower.Tower, paths: tuple[Path, Path]) -> Weights:
+    checkpoint, base = paths
+    family = plan.family
+    trained = Checkpoint(where=str(checkpoint), held=held.trained)
     speaks = Checkpoint(
-        where=f"{language_model} with {checkpoint.name}",
-        held=weights.of_folder(language_model) | dict(held.language),
+        where=f"{base} with {checkpoint.name}", held=weights.of_folder(base) | dict(held.language)
     )
     speaks.ignore(*_BUFFERS)
     found = Weights(
@@ -68,7 +111,7 @@ def read(
         },
     )
     close(trained, speaks, sees.checkpoint)
-    return plan, found
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,19 +164,21 @@ def _crossing(family: Family, number: int, name: str) -> Piece:
     return Piece(key=f"lang_encoder.{family.layers}.{number}.gated_cross_attn_layer.{name}")
 
 
-def _rows(parts: _Parts, family: Family, tied: bool, where: str) -> int:
-    """How many tokens the model knows.
+def _table(parts: _Parts, family: Family, tied: bool, where: str) -> tuple[int, int]:
+    """How many tokens the model knows, and how wide each is.
 
     The tables must be the checkpoint's: the base model's lack the tokens that were added.
     """
     tables = [family.embedding, *([] if tied else [family.key("lm_head.weight")])]
     for table in tables:
-        if table not in parts.language:
+        found = parts.language.get(table)
+        if found is None or found.ndim != 2:
             raise DataError(
-                f"{where}: 'lang_encoder.{table}' is missing; is this a checkpoint for another "
-                f"language model than {family.name}?"
+                f"{where}: no table of tokens 'lang_encoder.{table}'; is this a checkpoint for "
+                f"another language model than {family.name}?"
             )
-    return len(parts.language[family.embedding])
+    rows, width = parts.language[family.embedding].shape
+    return rows, width
 
 
 def _every(parts: _Parts, family: Family, where: str) -> int:

@@ -94,7 +94,8 @@ def _measured(held: Mapping[str, Tensor], sizes: Sizes, where: str) -> CLIPVisio
             "not there); give the file of ViT-L-14, or a folder of openai/clip-vit-large-patch14"
         )
     side = math.isqrt(len(places) - 1)
-    return CLIPVisionConfig(
+    return _clip(
+        where,
         hidden_size=conv.shape[0],
         intermediate_size=inside.shape[0],
         num_hidden_layers=sizes.tower_layers,
@@ -115,10 +116,20 @@ def configuration(told: Mapping[str, Any], where: str) -> CLIPVisionConfig:
     """Of a configuration in transformers' words. DataError for a tower of another kind."""
     kind, act = told.get("model_type", "clip_vision_model"), told.get("hidden_act", "quick_gelu")
     if kind not in ("clip", "clip_vision_model"):
-        raise DataError(f"{where}: a tower of the kind '{kind}'; Flamingos look with OpenAI's CLIP")
+        raise DataError(
+            f"{where}: a tower of the kind '{kind}'; this model looks with OpenAI's CLIP"
+        )
     if act != "quick_gelu":
         raise DataError(
-            f"{where}: a tower with '{act}'; Flamingos were trained on OpenAI's CLIP, whose "
+            f"{where}: a tower with '{act}'; this model was trained on OpenAI's CLIP, whose "
             "activation is quick_gelu"
         )
-    return CLIPVisionConfig(**{word: told[word] for word in _WORDS if told.get(word) is not None})
+    return _clip(where, **{word: told[word] for word in _WORDS if told.get(word) is not None})
+
+
+def _clip(where: str, **words: Any) -> CLIPVisionConfig:
+    try:
+        return CLIPVisionConfig(**words)
+    except Exception as error:  # the library checks what it is given, by errors of any class
+        told = " ".join(str(error).split())[:200]
+        raise DataError(f"{where}: describes no CLIP that can be run ({told})") from error

@@ -75,6 +75,8 @@ def read(folder: Path, kind: Kind) -> Words:
     except Exception as error:  # damaged files make the library raise almost any class
         told = " ".join(str(error).split())[:160] or type(error).__name__
         raise DataError(f"{folder}: its tokenizer can't be loaded ({told})") from error
+    # Made for other tokenizers, it takes away spaces that an answer has.
+    tokenizer.clean_up_tokenization_spaces = False
     for token in _ADDED[kind]:
         _add(tokenizer, token)
     # A tokenizer may have its own already; then nothing is added, and nothing may be.
