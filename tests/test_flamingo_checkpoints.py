@@ -181,7 +181,7 @@ def test_all_keys_that_do_not_fit_are_told_at_once_with_the_nearest_names(folder
 def test_faults_of_all_three_files_are_told_together(folder, tmp_path):
     own, sight = held(folder), load_file(folder / "clip_visual.safetensors")
     base = load_file(folder / "lm" / "model.safetensors")
-    gone = [key for key in base if "1." in key and key.endswith("weight")][0]
+    gone = next(key for key in base if "1." in key and key.endswith("weight"))
     del own["perceiver.norm.bias"], sight["visual.ln_pre.bias"], base[gone]
     shutil.copytree(folder / "lm", tmp_path / "lm")
     save_file(base, tmp_path / "lm" / "model.safetensors")
@@ -205,9 +205,10 @@ def test_an_otter_lacks_no_key_and_has_no_other(folder, tmp_path):
     tensors["perceiver.layers.0.to_kv"] = tensors.pop("perceiver.layers.0.to_kv.weight")
     save_file(tensors, path)
     lines = told(lambda: otter.read(copy, sizes=golden.sizes(folder)))
+    missing, surplus = "'perceiver.layers.0.to_kv.weight'", "'perceiver.layers.0.to_kv'"
     assert lines == [
-        f"{copy}: 'perceiver.layers.0.to_kv.weight' is missing; there is 'perceiver.layers.0.to_kv'",
-        f"{copy}: 'perceiver.layers.0.to_kv' is not expected",
+        f"{copy}: {missing} is missing; there is {surplus}",
+        f"{copy}: {surplus} is not expected",
     ]
 
 
@@ -293,9 +294,13 @@ def test_a_file_without_a_tower_is_told(tmp_path):
     assert "no vision tower of open_clip" in line
 
 
-@pytest.mark.parametrize("act", ["quick_gelu", None])
-def test_a_tower_is_described_or_taken_for_openais(act):
-    assert tower.configuration({"hidden_act": act}, "here").hidden_act == "quick_gelu"
+def test_a_tower_that_says_little_of_itself_is_taken_for_openais():
+    assert tower.configuration({}, "here").hidden_act == "quick_gelu"
+
+
+def test_a_tower_of_another_kind_is_told():
+    line = told(lambda: tower.configuration({"model_type": "siglip_vision_model"}, "here"))[0]
+    assert line.startswith("here: a tower of the kind 'siglip_vision_model'")
 
 
 # ---------------------------------------------------------------- language models
