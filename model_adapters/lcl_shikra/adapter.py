@@ -42,7 +42,7 @@ class LclShikra:
     device            auto (a GPU if there is one), cpu, cuda, cuda:1
     legacy_fp16_rope  positions of prompts beyond 2048 tokens as the released evaluation damaged
                       them: for the paper's numbers at 8 and 16 support images
-    max_tokens        of an answer, which ends by itself in general
+    max_tokens        of an answer, as released; 0 for none: the likeliest label is the answer
     rank              whether labels are ranked by their likelihood, too
     way               how queries are asked: auto, packed, batched or recompute; answers are the
                       same up to rounding
@@ -57,11 +57,15 @@ class LclShikra:
         dtype: DType = "auto",
         device: str = "auto",
         legacy_fp16_rope: bool = False,
-        max_tokens: Annotated[int, Field(ge=1)] = 1024,
+        max_tokens: Annotated[int, Field(ge=0)] = 1024,
         rank: bool = True,
         way: Choice = "auto",
     ) -> None:
         """DataError or PluginError, a line for each thing that is wrong, for what can't be had."""
+        if not rank and not max_tokens:
+            raise PluginError(
+                "lcl-shikra: nothing to ask; take rank=true, or max_tokens of at least 1"
+            )
         for folder in (checkpoint, vision_tower):
             _refuse_missing(folder)
         device = _device(device)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import CLIPVisionModel
 
 from isekai.errors import DataError
@@ -20,7 +21,7 @@ class Vision:
 
     def __init__(self, folder: Path, layer: int, dtype: torch.dtype, device: str) -> None:
         """`layer` is a place in CLIP's hidden states: 0 what goes in, -1 what the last puts out."""
-        found = tower.read(folder, Sizes())
+        found = _found(folder)
         config = found.config
         states = config.num_hidden_layers + 1
         if not -states <= layer < states:
@@ -48,6 +49,14 @@ class Vision:
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
         """[N, patches, width]: those of the patches."""
         return self.states(pixels)[:, 1:]
+
+
+def _found(folder: Path) -> tower.Tower:
+    try:
+        return tower.read(folder, Sizes())
+    except StrictDataclassError as error:
+        told = " ".join(str(error.__cause__ or error).split())
+        raise DataError(f"{folder}: no configuration of a CLIP ({told}); get it again") from None
 
 
 def _network(found: tower.Tower) -> Any:
