@@ -75,7 +75,7 @@ class Decoder(Protocol):
         """A causal language model of transformers in eval mode.
 
         It is called with `inputs_embeds`, `position_ids`, `use_cache` and `logits_to_keep`. The
-        runtime gives it an attention of its own, which is transformers' `sdpa` for everyone else.
+        runtime changes how it attends for the time of its own forwards, and only then.
         """
 
     @property
