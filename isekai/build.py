@@ -3,8 +3,8 @@
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 
@@ -23,10 +23,10 @@ from isekai import (
     plugins,
     progress,
 )
-from isekai.dataset import Dataset, Entry, fingerprint, is_dataset
+from isekai.dataset import NAME, Dataset, Entry, fingerprint, is_dataset
 from isekai.embeddings import Embeddings
 from isekai.errors import DataError, IsekaiError
-from isekai.gates import gates_of
+from isekai.gates import closing, gates_of
 from isekai.images import decode
 from isekai.intake import Images
 from isekai.parquet import SPLITS, Row
@@ -34,10 +34,14 @@ from isekai.protocols import Comparing, Gate
 from isekai.thinning import Rules, Thinned, thin
 from isekai.types import ImageRecord, Split
 
+PRECISION = 0.99
+"""What calibrated limits keep to if nothing else is asked."""
+
 _STAGING = ".staging"
 _MANIFEST = "manifest.json"
 _ROOT = ("README.md", "croissant.json", "CITATION.cff", "contact_sheet.png")
 """What `card.write` makes around the datasets of a folder."""
+_BESIDES = (*_ROOT, "LICENSE")
 _MADE = ("groups.json", "rejected.jsonl", "novelty.json", "episodes", "contact_sheet.html",
          "contact_sheet.png")  # fmt: skip
 """What a dataset's own folder holds beside its Parquet files and its manifest."""
@@ -52,7 +56,7 @@ def run(
     options: Mapping[str, object] | None = None,
     gates: Sequence[str] = (),
     calibrate: bool = False,
-    precision: float = 0.99,
+    precision: float | None = None,
     originals: bool = False,
     review: Path | None = None,
     query_share: float = 0.4,
@@ -61,7 +65,7 @@ def run(
     authors: Sequence[str] = (),
     force: bool = False,
 ) -> Path:
-    """Build the dataset `out`/`name` from the folder `images`, and return `out`.
+    """Build the dataset `out`/`name` from the folder `images`, and return its folder.
 
     `name` is that of the spec's folder if it isn't given. `embedder`, built with `options`, finds
     near-duplicates; its limits are those that are known of it or, with `calibrate`, picked on
@@ -74,10 +78,14 @@ def run(
     is there with the same pictures, settings and decisions stays as it is; other decisions replace
     it, other pictures or settings do with `force`, once the new one is ready.
     """
+    known = embedder == "lite0" and not calibrate
+    if known and precision is not None:
+        raise IsekaiError("a precision is what limits are picked for: give --calibrate, too")
+    precision = PRECISION if precision is None else precision
     _check(query_share, license, precision)
     found = intake.read(images)
     name = name or _named(found)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+    if not NAME.fullmatch(name):
         raise IsekaiError(
             f"'{name}' is no name for a dataset; give a --name of lower-case letters, digits, '.', "
             "'_' and '-' that begins with a letter or digit"
@@ -90,16 +98,13 @@ def run(
         for folder in (out, home):
             files.sweep_temporaries(folder)
         look = Embeddings(plugins.build("embedders", embedder, options))
+        if review and not review.is_file():
+            raise DataError(f"{review}: no such file of decisions; 'isekai review' writes one")
         decided = decisions.read(review or home / decisions.FILE)
         judges = _judges(gates)
-        known = embedder == "lite0" and not calibrate
         settings: dict[str, object] = files.plain({
             "images": found.digest,
-            "embedder": {
-                "name": embedder,
-                "model": look.embedder.model,
-                "revision": look.embedder.revision,
-            },
+            "embedder": look.told,
             "gates": {key: gate.settings for key, gate in judges.items()},
             "precision": None if known else precision,
             "originals": originals,
@@ -113,7 +118,7 @@ def run(
             if not all((out / part).exists() for part in _ROOT):
                 card.write(out)
             progress.tell(f"{home}: built from these images with these settings, nothing to do")
-            return out
+            return home
         changed = [key for key in settings if before and before.get(key) != settings[key]]
         if set(changed) - {"review"} and not force:
             raise DataError(
@@ -130,7 +135,8 @@ def run(
         )
         staging = out / _STAGING
         try:
-            made = thin(found, look, rules, staging / "smaller")
+            with closing(judges.values()):
+                made = thin(found, look, rules, staging / "smaller")
             if made.calibration:
                 progress.tell(made.calibration.text())
             splits = split(made.rows, query_share, seed)
@@ -141,12 +147,11 @@ def run(
         card.write(out)
     told = ", ".join(f"{len(splits[split])} {split}" for split in SPLITS)
     progress.tell(f"{home}: {told}, {len(made.rejected)} left out (see {home / 'rejected.jsonl'})")
-    return out
+    return home
 
 
-def summary(out: Path, name: str = "") -> dict[str, object]:
+def summary(home: Path) -> dict[str, object]:
     """What `isekai build --json` prints."""
-    home = Dataset.open(out / name).path
     told = files.read_json(home / _MANIFEST, dict[str, object])
     return {
         "path": str(home),
@@ -220,12 +225,13 @@ def _refuse_foreign(out: Path) -> None:
             f"{out}: holds {told.get('kind')!r}, not a dataset; give --out a new or empty folder"
         )
     for entry in sorted(out.iterdir()):
-        if entry.name.startswith(".") or entry.name in _ROOT or is_dataset(entry):
+        if entry.name.startswith(".") or entry.name in _BESIDES or is_dataset(entry):
             continue
         if entry.is_dir() and all(path.name.startswith(".") for path in entry.iterdir()):
             continue  # a build was killed over it
         raise DataError(
-            f"{out}: holds '{entry.name}' but no dataset; give --out a new or empty folder"
+            f"{out}: holds '{entry.name}', which is no dataset; give --out a folder of datasets or "
+            "an empty one"
         )
 
 
@@ -243,10 +249,9 @@ def _is_whole(home: Path) -> bool:
     if not all((home / name).exists() for name in _MADE):
         return False
     try:
-        Dataset.open(home)
+        return evidence.read(home).dataset == Dataset.open(home).fingerprint
     except DataError:
         return False
-    return True
 
 
 def _write(
@@ -354,12 +359,9 @@ def _put_in_place(staging: Path, out: Path) -> None:
     it is about the same pictures.
     """
     home = out / staging.name
-    if (home / evidence.FILE).exists() and Counter(_shards(home)) == Counter(_shards(staging)):
-        new = evidence.read(staging)
-        old = evidence.read(home)
-        if old.dataset == new.dataset:
-            evidence.write(staging, evidence.merged(old, new))
-    (out / "README.md").unlink(missing_ok=True)  # it tells of what is there no more
+    with suppress(DataError):  # none, or a damaged one
+        evidence.write(staging, evidence.merged(evidence.read(home), evidence.read(staging)))
+    card.withdraw(out)
     files.write_json(home / _MANIFEST, {"kind": "dataset", "complete": False})
     for name in {*_shards(home), *_MADE} - {*_shards(staging), *_MADE}:
         (home / name).unlink(missing_ok=True)

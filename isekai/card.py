@@ -14,6 +14,7 @@ from isekai.facts import Facts
 from isekai.front_matter import front_matter
 from isekai.markdown import escape
 
+CARD = "README.md"
 SHEET = "contact_sheet.png"
 
 
@@ -27,14 +28,21 @@ def write(root: Path) -> None:
     sheet = found[0].folder / SHEET
     if not sheet.is_file():
         raise DataError(f"{sheet}: no such file; build the dataset again")
+    card = markdown(found).encode()
     made = {
-        "README.md": markdown(found).encode(),
         "croissant.json": _json(croissant.document(found, _responsible(found))),
         "CITATION.cff": citation.cff(found).encode(),
         SHEET: sheet.read_bytes(),
+        CARD: card,
     }
+    withdraw(root)
     for name, data in made.items():
         files.write_bytes(root / name, data)
+
+
+def withdraw(root: Path) -> None:
+    """Take the card away: what it tells of changes. It comes back last, when all else is there."""
+    (root / CARD).unlink(missing_ok=True)
 
 
 def markdown(found: Sequence[Facts]) -> str:

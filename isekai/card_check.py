@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from isekai import digests
 from isekai.errors import DataError
 from isekai.findings import Findings
 from isekai.parquet import SPLITS
@@ -39,7 +40,13 @@ def look(root: Path, datasets: Datasets, findings: Findings) -> None:
             for what in (*_configs(told, datasets), *_counts(told, datasets)):
                 findings.add(card, what, kind="config")
     if (root / CROISSANT).exists():
-        _croissant(root / CROISSANT, findings)
+        shards = {
+            root / name / file
+            for name, own in datasets.items()
+            for held in own.values()
+            for file in held.files
+        }
+        _croissant(root / CROISSANT, shards, findings)
 
 
 def _front_matter(card: Path) -> Mapping[str, Any]:
@@ -113,10 +120,18 @@ def _counts(told: Mapping[str, Any], datasets: Datasets) -> Iterator[str]:
                     yield f"'{name}' has {held.rows} rows in {split}, not {_word(count)} as it says"
 
 
-def _croissant(path: Path, findings: Findings) -> None:
+def _croissant(path: Path, shards: set[Path], findings: Findings) -> None:
     """Hold the file to Croissant by its own package, if that is installed."""
+    root = path.parent
     told = findings.json(path, dict[str, object])
-    if told is None or find_spec("mlcroissant") is None:
+    if told is None:
+        return
+    for file in _entries(told.get("distribution")):
+        named, digest = root / _word(file.get("contentUrl")), _word(file.get("sha256"))
+        if named in shards and digest != digests.sha256([named])[named]:
+            what = f"has another SHA-256 for {named.relative_to(root).as_posix()}; build again"
+            findings.add(path, what, kind="digest")
+    if find_spec("mlcroissant") is None:
         return
     if _fetches(told):
         findings.add(path, "names a context that has to be fetched; expected is one in the file")

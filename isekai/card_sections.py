@@ -18,7 +18,8 @@ def lead(found: Sequence[Facts]) -> str:
         f"{telling.summary(found)} {telling.PURPOSE} The concepts of a group are shown against "
         "each other; a foil is a real thing that the novel ones resemble.\n\n"
         "The split `support` is for showing pictures with their names, `query` for asking. No "
-        "picture is in both, nor is one that counts as the same by the limits below.\n\n"
+        "picture is in both, nor is one that counts as the same by the limits below, but for those "
+        "that a person has asked to keep.\n\n"
     )
     return told + table(
         ("dataset", "what", "novel concepts", "foils", *SPLITS, "size in pixels"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from isekai import card_check, dataset, episode_lists, files, progress, shard_check
 from isekai.card_check import Held
 from isekai.dataset import Dataset, Manifest, fingerprint
+from isekai.evidence.records import Evidence
 from isekai.findings import Findings, Problem, printable, refusal
 from isekai.intake import Rejection
 from isekai.parquet import SPLITS
@@ -19,6 +20,7 @@ from isekai.shards import listing
 from isekai.types import Episode, Example, Group, Split
 
 _MANIFEST, _GROUPS, _REJECTED = "manifest.json", "groups.json", "rejected.jsonl"
+_NOVELTY = "novelty.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +192,13 @@ def _texts(folder: Path, told: Manifest | None, findings: Findings) -> None:
         findings.add(path, f"{len(rejected)} pictures, where {_MANIFEST} says {told.rejected}")
     for path in sorted(folder.glob("*.json")):
         if path.name not in (_MANIFEST, _GROUPS):
-            findings.json(path, dict[str, object])
+            raw = findings.json(path, dict[str, object])
+            if path.name != _NOVELTY or raw is None:
+                continue
+            if told and raw.get("dataset") != told.fingerprint:
+                findings.add(path, "tells of other pictures; build or measure again")
+            else:
+                findings.json(path, Evidence)
 
 
 # ---------------------------------------------------------------- lists of episodes

@@ -22,20 +22,26 @@ class Chosen:
     """The name and the options as they were written, to build it again."""
     _built: dict[str, ImageSource] = field(default_factory=dict)
 
+    def heeded(self, options: Mapping[str, object]) -> dict[str, object]:
+        """Those of the options that the user has not given otherwise."""
+        given = self.asked["options"]
+        assert isinstance(given, Mapping)
+        name, _, argument = str(self.asked["source"]).partition(":")
+        taken = {*given}
+        if argument:
+            taken |= {next(iter(inspect.signature(plugins.load("sources", name)).parameters))}
+        return {key: value for key, value in options.items() if key not in taken}
+
     def having(self, options: Mapping[str, object]) -> ImageSource:
         """The source with these options, too; what the user gave goes before them.
 
         Equal options give the same object, so that what it has loaded stays loaded.
         """
-        spec, given = str(self.asked["source"]), self.asked["options"]
-        assert isinstance(given, Mapping)
-        name, _, argument = spec.partition(":")
-        taken = {*given}
-        if argument:
-            taken |= {next(iter(inspect.signature(plugins.load("sources", name)).parameters))}
-        own = {key: value for key, value in options.items() if key not in taken}
+        own = self.heeded(options)
         if not own:
             return self.source
+        spec, given = str(self.asked["source"]), self.asked["options"]
+        assert isinstance(given, Mapping)
         key = json.dumps(files.plain(own), sort_keys=True)
         if key not in self._built:
             self._built[key] = plugins.build("sources", spec, {**own, **given})

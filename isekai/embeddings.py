@@ -58,6 +58,13 @@ class Embeddings:
         self._keys: dict[str, bytes] = {}
         self._kept: dict[bytes, Vector] = {}
 
+    @property
+    def told(self) -> dict[str, str]:
+        """Model and revision, for what is published: where a user keeps a model is left out."""
+        model = self.embedder.model
+        local = Path(model).is_absolute() or Path(model).exists()
+        return {"model": Path(model).name if local else model, "revision": self.embedder.revision}
+
     def rows(self, images: Sequence[EncodedImage]) -> Rows:
         """[N, D] float32: the embedding of each image, in order. At least one image is needed."""
         given = {image.id: image for image in images}

@@ -3,11 +3,9 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from isekai import files, progress
 from isekai import spec as specs
@@ -15,16 +13,14 @@ from isekai.choosing import Chosen, choose, having
 from isekai.drawing import Drawing
 from isekai.errors import DataError, IsekaiError
 from isekai.finishing import THREADS, Finished, finish_all
-from isekai.gates import gates_of
+from isekai.gates import closing, gates_of
 from isekai.images import Format, decode
 from isekai.ledger import REJECTED, Ledger
 from isekai.plan import TRIES, Plan, Variant
 from isekai.protocols import (
     Catalog,
-    Closing,
     Comparing,
     Estimating,
-    Gate,
     ImageSource,
     Judgement,
     Knowing,
@@ -200,9 +196,9 @@ def _variants(
     `size` and `format` are the user's, `judging` the settings of the gates.
     """
     concepts: dict[int, list[str]] = {}
-    found: dict[int, tuple[ImageSource, Mapping[str, Any]]] = {}
+    found: dict[int, tuple[ImageSource, Mapping[str, object]]] = {}
     for concept in (concept for group in groups for concept in group.concepts):
-        own = concept.generator.get(chosen.name, {})
+        own = chosen.heeded(concept.generator.get(chosen.name, {}))
         source = having(chosen, own, f"{concept.id}: its generator settings")
         found.setdefault(id(source), (source, own))
         concepts.setdefault(id(source), []).append(concept.id)
@@ -216,7 +212,7 @@ def _variants(
             Variant(
                 source=source,
                 concepts=tuple(concepts[key]),
-                options={} if source is chosen.source else own,
+                options=own,
                 size=size or usual,
                 settings=json.loads(json.dumps(files.plain(settings))),
             )
@@ -261,7 +257,7 @@ def _foretold(work: Plan, variant: Variant) -> Iterator[str]:
 def _draw(work: Plan, ledger: Ledger, out: Path, workers: int | None) -> int:
     """Draw with one variant of the source after the other. How many were drawn."""
     drawn, done = 0, len(ledger.records()) + len(ledger.refusals())
-    with _closing(work.gates.values()), progress.bar(len(work.requests), done) as advance:
+    with closing(work.gates.values()), progress.bar(len(work.requests), done) as advance:
         for variant in work.variants:
             drawn += _draw_variant(work, variant, ledger, out, workers, advance)
             if len(work.variants) > 1 and isinstance(variant.source, Releasing):
@@ -301,17 +297,6 @@ def _draw_variant(
             if not missing:
                 return drawn
             concepts = {request.concept.id for request in missing}
-
-
-@contextmanager
-def _closing(gates: Iterable[Gate]) -> Iterator[None]:
-    """Let go of what gates hold, however it ends."""
-    try:
-        yield
-    finally:
-        for gate in gates:
-            if isinstance(gate, Closing):
-                gate.close()
 
 
 def _compare(

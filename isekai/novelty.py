@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from isekai import card, evidence, files, plugins, progress
-from isekai.dataset import Dataset
+from isekai.dataset import Dataset, manifest
 from isekai.dedup import Limits
 from isekai.embeddings import Embeddings
 from isekai.errors import IsekaiError, PluginError, did_you_mean
@@ -57,34 +57,45 @@ def run(
     What is there of other kinds stays. The card is written again at the end.
     """
     words = vocabularies.read(vocabulary) if vocabulary else None
-    found = Dataset.open(dataset)
-    look, asked = _prepare(
-        found, embedder, models, adapters, reference, words, options, pictures, seed
-    )
-    with files.lock(found.path), files.explained(found.path):
+    root = root_of(Dataset.open(dataset).path)
+    with files.lock(root), files.explained(root):  # as a build does
+        found = Dataset.open(dataset)
+        look, asked = _prepare(
+            found, embedder, models, adapters, reference, words, options, pictures, seed
+        )
+        limit = _limit(found, look, threshold) if look and reference else None
         files.sweep_temporaries(found.path)
-        if look and (embedder or words):
-            _add(found, evidence.measure(found, look, seed=seed, lexicon=words))
-        if look and reference:
-            _add(found, _compared(found, look, reference, threshold))
-        for one in asked:
-            _add(found, _named(found, one, probe=probe))
-    card.write(root_of(dataset))
+        card.withdraw(root)
+        try:
+            if look and (embedder or words):
+                _add(found, evidence.measure(found, look, seed=seed, lexicon=words))
+            if look and reference and limit:
+                _add(found, _compared(found, look, reference, limit))
+            for one in asked:
+                _add(found, _named(found, one, probe=probe))
+        finally:
+            card.write(root)
     return found.path / evidence.FILE
 
 
 def forecast(
     dataset: Path,
     *,
+    embedder: str = "",
     models: Sequence[str] = (),
     adapters: Sequence[ModelAdapter] = (),
+    reference: Path | None = None,
+    vocabulary: Path | None = None,
     options: Mapping[str, object] | None = None,
     pictures: int = naming.PICTURES,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
     """What is still to be asked: model -> `questions` and, where it can tell, what they take."""
+    words = vocabularies.read(vocabulary) if vocabulary else None
     found = Dataset.open(dataset)
-    _, asked = _prepare(found, "", models, adapters, None, None, options, pictures, seed)
+    _, asked = _prepare(
+        found, embedder, models, adapters, reference, words, options, pictures, seed
+    )
     todo = [(one, naming.unasked(found.path, one.name, one.episodes)[0]) for one in asked]
     return {one.name: naming.foretell(found, one.adapter, rest) for one, rest in todo}
 
@@ -172,10 +183,27 @@ def _add(found: Dataset, new: Evidence) -> None:
     evidence.write(found.path, evidence.merged(there, new))
 
 
-def _compared(found: Dataset, look: Embeddings, folder: Path, threshold: float | None) -> Evidence:
-    limit = Limits().cosine if threshold is None else threshold
-    if not 0 < limit <= 1:
-        raise IsekaiError(f"a copy threshold of {limit:g}; a cosine above 0 and at most 1 is meant")
+def _limit(found: Dataset, look: Embeddings, threshold: float | None) -> float:
+    """The cosine of a copy: as given, as the build calibrated it, or as it is known of lite0."""
+    settings = manifest(found.path).settings
+    built, limits = settings.get("embedder"), settings.get("limits")
+    if threshold is None and isinstance(limits, Mapping) and built == look.told:
+        threshold = float(str(limits["cosine"]))
+    if threshold is None and look.embedder.model == "efficientnet-lite0":
+        threshold = Limits().cosine
+    if threshold is None:
+        raise IsekaiError(
+            f"how near a copy is for {look.told['model']} is not known; give --threshold, such as "
+            "the cosine that `isekai build --calibrate` picks with this embedder"
+        )
+    if not 0 < threshold <= 1:
+        raise IsekaiError(
+            f"a copy threshold of {threshold:g}; a cosine above 0 and at most 1 is meant"
+        )
+    return threshold
+
+
+def _compared(found: Dataset, look: Embeddings, folder: Path, limit: float) -> Evidence:
     told = references.measure(Space.of(found, look), look, folder, threshold=limit)
     for path, why in told.left_out.items():
         progress.tell(f"{folder}/{path}: not looked at: {why}")

@@ -94,7 +94,7 @@ def find(address: Address) -> Published:
     """What the Hub, or its cache where it can't be reached, has at the address."""
     commit, there = hub.tree(address.repo, address.revision, "dataset", here=False)
     files = {name: file for name, file in there.items() if _is_of_dataset(name, there)}
-    if not any(name.endswith(f"/{_MANIFEST}") for name in files):
+    if not any(name.split("/")[1:] == [_MANIFEST] for name in files):
         raise DataError(
             f"{address.repo}: holds no dataset that `isekai push` has sent; see `isekai bench "
             "--help` for readers of other data sets, such as hub:"

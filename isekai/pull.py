@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from isekai import card, check, files, progress, published
+from isekai import card, check, decisions, files, progress, published
 from isekai.errors import DataError
 from isekai.hub import File
 from isekai.published import Address, Published
@@ -27,8 +27,11 @@ def run(spec: str, out: Path | None = None, *, force: bool = False) -> Path:
     is_part = len(names) < len(found.configs)
     wanted = found.of(names) if is_part else dict(found.files)
     out = out or Path(address.repo.split("/")[1])
-    place = out.parent / f".{out.name}.pulling"
+    home = out.resolve()
+    place = home.parent / f".{home.name}.pulling"
     with files.explained(out), files.lock(place):
+        if os.path.lexists(place / _OLD) and not os.path.lexists(home):
+            (place / _OLD).replace(home)  # killed between two renames
         try:
             if _holds(out, wanted, is_part):
                 progress.tell(f"{out}: is {address.repo} at {found.commit[:12]}, nothing to do")
@@ -36,7 +39,7 @@ def run(spec: str, out: Path | None = None, *, force: bool = False) -> Path:
             if _is_taken(out) and not force:
                 raise DataError(f"{out}: holds other files; give --force to replace it, or --out")
             _stage(found, wanted, place / _STAGED, is_part)
-            _put(place, out)
+            _put(place, home)
         finally:
             shutil.rmtree(place, ignore_errors=True)
     progress.tell(f"{out}: {', '.join(names)} of {address.repo} at {found.commit[:12]}")
@@ -45,7 +48,11 @@ def run(spec: str, out: Path | None = None, *, force: bool = False) -> Path:
 
 def _holds(out: Path, wanted: Mapping[str, File], is_part: bool) -> bool:
     """Whether the folder has these files and, but for cards that were made for a part, no other."""
-    there = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    there = {
+        path.relative_to(out).as_posix()
+        for path in out.rglob("*")
+        if path.is_file() and path.name not in (".lock", decisions.FILE)
+    }
     if is_part:
         there = {name for name in there if "/" in name}
     return there == set(wanted) and all(file.is_same(out / n) for n, file in wanted.items())
@@ -77,6 +84,9 @@ def _put(place: Path, out: Path) -> None:
         (place / _STAGED).replace(out)
         return
     shutil.rmtree(place / _OLD, ignore_errors=True)
+    for made in out.glob(f"*/{decisions.FILE}"):
+        if (place / _STAGED / made.parent.name).is_dir():  # what a person decided stays
+            shutil.copyfile(made, place / _STAGED / made.parent.name / made.name)
     out.replace(place / _OLD)
     try:
         (place / _STAGED).replace(out)

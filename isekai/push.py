@@ -12,6 +12,7 @@ from typing import Any
 
 from isekai import check, hub, progress, sending
 from isekai.errors import DataError
+from isekai.files import lock
 from isekai.hub import File
 from isekai.hub_writing import overtaken, patiently, writing
 from isekai.sending import CARD, Difference
@@ -47,6 +48,16 @@ def run(
     """
     target = _Target(repo, revision or "main", private, tag, create_pr, force)
     _refuse_names(target)
+    sending.contents(
+        dataset
+    )  # refuses what is none, before a lock is made in it
+    with lock(dataset):  # nothing of it may change until all is there
+        return _push(dataset, target, message, dry_run=dry_run)
+
+
+def _push(dataset: Path, target: "_Target", message: str | None, *, dry_run: bool) -> str:
+    """Compare, send, verify and mark."""
+    repo, tag = target.repo, target.tag
     files = sending.contents(dataset)
     if problems := (report := check.run(dataset)).problems:
         raise DataError(

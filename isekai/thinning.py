@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -141,7 +141,8 @@ def thin(found: Images, look: Embeddings, rules: Rules, smaller: Path) -> Thinne
     """
     rejected = list(found.rejected)
     _refuse_unknown(found, rules.decided)
-    _refuse_small(found, found.rows, rejected)
+    if not rules.decided:  # which may bring a concept its pictures
+        _refuse_small(found, found.rows, rejected)
     for gate in rules.gates.values():
         if isinstance(gate, Knowing):
             gate.inform(found.groups)
@@ -155,14 +156,17 @@ def thin(found: Images, look: Embeddings, rules: Rules, smaller: Path) -> Thinne
                 kept.append(replace(one, picture=_NONE))
                 yield one.row.record.id, one.picture
 
-    vectors = look.rows_of(passing())
+    pictures = passing()
+    if (first := next(pictures, None)) is None:
+        _refuse_small(found, [], rejected)
+        raise DataError(f"{found.folder}: has no pictures")
+    vectors = look.rows_of(chain([first], pictures))
     originals = {one.row.record.id: one.drawn.id for one in kept}
     originals = {id: original for id, original in originals.items() if id != original}
 
     def read(record: ImageRecord) -> bytes:
-        if record.id in originals:
-            return (smaller / record.id).read_bytes()
-        return found.read(record)
+        made = smaller / record.id
+        return made.read_bytes() if made.exists() else found.read(record)
 
     rows = _numbered(kept, found)
     calibrated = None if rules.limits else _calibrated(rows, look, rules, read)
@@ -230,7 +234,7 @@ def _unwanted(decision: Decision | None) -> str:
     if decision is None or decision.verdict == "keep" or decision.concept is not None:
         return ""
     told = "dropped" if decision.verdict == "drop" else "shows none of the concepts"
-    return f"{told} by a reviewer{f': {decision.note}' if decision.note else ''}"
+    return f"{told} by a reviewer"  # whose notes are no one else's
 
 
 def _numbered(kept: Sequence[_Looked], found: Images) -> list[Row]:

@@ -7,6 +7,7 @@ these are escaped as well, so that no text can end its line.
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 
 _PLAIN = re.compile(r"[A-Za-z_][\w-]*", re.A)
 _UNSAFE = re.compile(r"[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
@@ -60,8 +61,10 @@ def _key(key: str) -> str:
 def _scalar(value: object) -> str:
     if isinstance(value, str):
         return quoted(value)
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
+    if isinstance(value, date):  # a date with a time is one, too
+        return value.isoformat()
     if isinstance(value, Mapping):
         return "{}"
     if isinstance(value, Sequence):

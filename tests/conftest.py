@@ -134,7 +134,7 @@ def tiny_dataset(tiny_images: Path, tmp_path_factory: pytest.TempPathFactory) ->
     from isekai import build
 
     out = tmp_path_factory.mktemp("tiny") / "dataset"
-    return build.run(images=tiny_images, out=out, query_share=0.5)
+    return build.run(images=tiny_images, out=out, query_share=0.5).parent
 
 
 def seal(folder: Path) -> Path:

@@ -168,6 +168,14 @@ def test_groups_of_a_folder_of_images_come_back_with_their_settings():
     assert "variants" not in redrawing.NOT_OF_THE_SOURCE
 
 
+def test_a_dry_run_tells_only_what_is_heeded():
+    write("", "generator.tiny.tone = 9\ngenerator.tiny.wait = 0.5")
+    work = generate.plan(
+        spec=Path("spec"), source="tiny", options={"tone": 5}, per_concept=1, size=32
+    )
+    assert [variant.options for variant in work.variants] == [{}, {"wait": 0.5}]
+
+
 def test_the_command_line_shows_the_settings():
     write("", "generator.tiny.tone = 9")
     words = ["generate", "--spec=spec", "--source=tiny", "--per-concept=1", "--dry-run"]

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from isekai import build, check, decisions, files
 from isekai.dataset import Dataset, configs, load
 from isekai.decisions import Row
+from isekai.embeddings import Embeddings
 from isekai.errors import DataError, IsekaiError
 from isekai.images import decode
 from isekai.intake import Rejection
@@ -80,7 +81,7 @@ def test_the_next_build_obeys_what_a_person_decided(images, tmp_path):
         )
     dataset, reasons = made(images, tmp_path / "out")
     assert reasons == {
-        "fruit/blimel/0001.png": "dropped by a reviewer: two of them",
+        "fruit/blimel/0001.png": "dropped by a reviewer",
         "stone/pebble/0001.png": "shows none of the concepts by a reviewer",
     }
     assert moved in shown(dataset, "fruit/quorrin")
@@ -178,7 +179,7 @@ def test_limits_are_picked_and_measured_where_that_is_asked_for(tiny_images, tmp
     assert told["precision"] == 0.99
     assert told["calibration"]["limits"] == told["limits"]
     assert "recall" in capsys.readouterr().err
-    card = (out / "README.md").read_text()
+    card = (out.parent / "README.md").read_text()
     assert "other pairs those that are taken for copies" in " ".join(card.split())
 
 
@@ -210,3 +211,108 @@ def test_a_dataset_is_called_as_the_spec_it_was_drawn_from(images, tmp_path):
     told = json.loads((images / "manifest.json").read_text())
     files.write_json(images / "manifest.json", {**told, "asked": {"spec": "Invented 7"}})
     assert made(images, tmp_path / "out")[0].name == "invented-7"
+
+
+# ---------------------------------------------------------------- what must not go unnoticed
+
+
+def test_a_file_of_decisions_that_is_not_there_is_told(images, tmp_path):
+    with pytest.raises(DataError, match="no such file of decisions"):
+        made(images, tmp_path / "out", review=tmp_path / "typo.jsonl")
+
+
+def test_a_concept_of_which_nothing_is_left_is_named_even_if_nothing_is_left_at_all(
+    images, tmp_path
+):
+    rows = [Row(image_id=row.id, verdict="drop") for row in ledger(images).values()]
+    files.write_jsonl(tmp_path / "mine.jsonl", rows)
+    with pytest.raises(DataError, match=r"fruit/orange has 0 usable .* 4 left out: dropped by"):
+        made(images, tmp_path / "out", review=tmp_path / "mine.jsonl")
+
+
+def test_a_reviewers_note_goes_nowhere_else(images, tmp_path):
+    one = ledger(images)["fruit/blimel/0001.png"].id
+    row = Row(image_id=one, verdict="drop", note="my own business")
+    files.write_jsonl(tmp_path / "mine.jsonl", [row])
+    made(images, tmp_path / "out", review=tmp_path / "mine.jsonl")
+    for path in (tmp_path / "out").rglob("*.*"):
+        assert b"my own business" not in path.read_bytes(), path
+
+
+def test_pictures_that_are_moved_to_a_concept_count_for_it(images, tmp_path):
+    rows = ledger(images)
+    gone = [rows[f"fruit/orange/000{index}.png"] for index in range(3)]
+    for row in gone:
+        (images / row.path).unlink()
+    files.write_jsonl(images / "ledger.jsonl", [row for row in rows.values() if row not in gone])
+    with pytest.raises(DataError, match="fruit/orange has 1 usable"):
+        made(images, tmp_path / "out")
+    moved = Row(
+        image_id=rows["fruit/blimel/0001.png"].id, verdict="concept", concept="fruit/orange"
+    )
+    files.write_jsonl(tmp_path / "mine.jsonl", [moved])
+    dataset, _ = made(images, tmp_path / "out", review=tmp_path / "mine.jsonl")
+    assert len(shown(dataset, "fruit/orange")) == 2
+
+
+def test_a_card_that_was_not_finished_is_made_again(images, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    made(images, out, license="mit")
+    whole = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file() and p.name != ".lock"}
+    really = files.write_bytes
+
+    class Killed(BaseException):
+        pass
+
+    for count in range(4):
+        made(images, out, license="cc0-1.0", force=True)
+        left = [count]
+
+        def write(path, data, left=left):
+            if path.parent == out:
+                if left[0] == 0:
+                    raise Killed
+                left[0] -= 1
+            really(path, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write_bytes", write)
+            with pytest.raises(Killed):
+                made(images, out, license="mit", force=True)
+        assert not check.run(out).is_well
+        made(images, out, license="mit")
+        again = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file() and p.name != ".lock"}
+        assert again == whole
+
+
+def test_a_precision_without_a_calibration_is_refused(images, tmp_path):
+    with pytest.raises(IsekaiError, match="give --calibrate, too"):
+        made(images, tmp_path / "out", precision=0.95)
+
+
+def test_where_a_user_keeps_a_model_is_not_published(tmp_path, monkeypatch):
+    class Kept:
+        model, revision = str(tmp_path / "secret place" / "dino"), "1"
+
+    assert Embeddings(Kept()).told == {"model": "dino", "revision": "1"}
+
+
+def test_a_licence_beside_the_datasets_may_stay(images, tmp_path):
+    made(images, tmp_path / "out")
+    (tmp_path / "out" / "LICENSE").write_text("CC0")
+    made(images, tmp_path / "out", seed=3, force=True)
+    assert (tmp_path / "out" / "LICENSE").exists()
+
+
+def test_check_finds_evidence_and_digests_of_other_pictures(images, tmp_path):
+    dataset, _ = made(images, tmp_path / "out")
+    told = json.loads((dataset.path / "novelty.json").read_text())
+    files.write_json(dataset.path / "novelty.json", {**told, "dataset": "0" * 64})
+    text = (tmp_path / "out" / "croissant.json").read_text()
+    digest = files.sha256((dataset.path / "query-00000-of-00001.parquet").read_bytes())
+    (tmp_path / "out" / "croissant.json").write_text(text.replace(digest, "1" * 64))
+    report = check.run(tmp_path / "out")
+    assert {problem.what.split(";")[0] for problem in report.problems} == {
+        "tells of other pictures",
+        "has another SHA-256 for images/query-00000-of-00001.parquet",
+    }

@@ -46,8 +46,9 @@ def build(
         ),
     ] = False,
     precision: Annotated[
-        float, typer.Option(min=0.5, max=0.9999, help="What these limits are to keep to.")
-    ] = 0.99,
+        float | None,
+        typer.Option(min=0.5, max=0.9999, help="What these limits are to keep to. [0.99]"),
+    ] = None,
     gate: Annotated[
         list[str] | None,
         typer.Option(
@@ -161,10 +162,16 @@ def novelty(
     options = plugins.options(option or [])
     if dry_run:
         todo = step.forecast(
-            dataset, models=model or (), options=options, pictures=pictures, seed=seed
+            dataset,
+            embedder=embedder,
+            models=model or (),
+            reference=reference,
+            vocabulary=vocabulary,
+            options=options,
+            pictures=pictures,
+            seed=seed,
         )
-        for name, told in todo.items():
-            typer.echo(f"{name}: " + ", ".join(f"{value:g} {key}" for key, value in told.items()))
+        typer.echo(step.words(todo) if todo else "no model is asked anything")
         return
     made = step.run(
         dataset,

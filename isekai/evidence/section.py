@@ -66,7 +66,7 @@ def _kinds(evidence: Evidence, groups: Sequence[Group]) -> Iterator[str]:
 
 def _probes(told: Probes) -> str:
     return (
-        f"**Can they be learned?** A probe ({escape(str(told.made['probe']))}, on embeddings by "
+        f"**Can they be learned?** A probe ({_made(told.made, 'probe')}, on embeddings by "
         f"{_embedder(told.made)}) sees a few support pictures of two concepts and tells their "
         f"query pictures apart; chance is {_percent(CHANCE)}. {_overall(told)}"
     )
@@ -74,21 +74,22 @@ def _probes(told: Probes) -> str:
 
 def _style(told: Probes) -> str:
     families = "; ".join(
-        f"from their {against} by "
-        + ", ".join(f"{name} {_share(share)}" for name, share in shares.items())
+        f"from their {escape(against)} by "
+        + ", ".join(f"{escape(name)} {_share(share)}" for name, share in shares.items())
         for against, shares in told.families.items()
     )
     each = f" Each family alone, with all support pictures: {families}." if families else ""
     return (
         "**Can they be told by style alone?** The same probe on low-level features "
-        f"({', '.join(map(str, _mapping(told.made['features'])))}), which should stay near chance. "
+        f"({', '.join(map(escape, _mapping(told.made.get('features'))))}), which should stay near "
+        "chance. "
         f"{_overall(told)}{each}"
     )
 
 
 def _overall(told: Probes) -> str:
     return " ".join(
-        f"From their {against}: "
+        f"From their {escape(against)}: "
         + ", ".join(f"{_share(share)} {_shots(key)}" for key, share in shares.items())
         + "."
         for against, shares in told.overall.items()
@@ -96,7 +97,7 @@ def _overall(told: Probes) -> str:
 
 
 def _shots(key: str) -> str:
-    return "with all support pictures" if key == ALL else f"with {key} a concept"
+    return "with all support pictures" if key == ALL else f"with {escape(key)} a concept"
 
 
 def _vocabulary(evidence: Evidence, groups: Sequence[Group]) -> str:
@@ -111,8 +112,8 @@ def _vocabulary(evidence: Evidence, groups: Sequence[Group]) -> str:
     )
     return (
         "**What do they look like to a model of pictures and texts?** Nearest names among "
-        f"{made['things']:,} things ({escape(str(made['vocabulary']))}; "
-        f"“{escape(str(made['wording']))}”), by {_embedder(made)}.{check}"
+        f"{_made(made, 'things')} things ({_made(made, 'vocabulary')}; "
+        f"“{_made(made, 'wording')}”), by {_embedder(made)}.{check}"
     )
 
 
@@ -120,13 +121,15 @@ def _naming(evidence: Evidence, model: str) -> str:
     told = evidence.naming[model]
     failed = sum(one.failed for one in told.concepts.values())
     shares = "; ".join(
-        f"{role} concepts: "
-        + ", ".join(f"{_KINDS[kind]} {_share(share)}" for kind, share in own.items())
+        f"{escape(role)} concepts: "
+        + ", ".join(
+            f"{_KINDS.get(kind, escape(kind))} {_share(share)}" for kind, share in own.items()
+        )
         for role, own in told.overall.items()
         if own
     )
     return (
-        f"**What does {escape(model)} call them?** Asked “{escape(str(told.made['question']))}”, "
+        f"**What does {escape(model)} call them?** Asked “{_made(told.made, 'question')}”, "
         f"without examples and labels. {shares}. Questions without an answer: {failed}."
     )
 
@@ -150,7 +153,7 @@ def _reference(evidence: Evidence) -> str:
     return (
         f"**Are they copies of known pictures?** Against {told.pictures:,} reference pictures, by "
         f"{_embedder(told.made)}: {_share(told.overall)} come to a cosine of "
-        f"{told.made['threshold']} or more.{left_out}"
+        f"{_made(told.made, 'threshold')} or more.{left_out}"
     )
 
 
@@ -276,8 +279,14 @@ def _of(groups: Sequence[Group], role: str) -> list[Concept]:
 
 
 def _embedder(made: Mapping[str, object]) -> str:
-    look = _mapping(made["embedder"])
+    look = _mapping(made.get("embedder"))
     return f"{escape(str(look['model']))} (revision {escape(str(look['revision']))})"
+
+
+def _made(made: Mapping[str, object], key: str) -> str:
+    """What a kind of evidence says of its making; the file may be a stranger's."""
+    value = made.get(key, "unknown")
+    return f"{value:,}" if isinstance(value, int) else escape(str(value))
 
 
 def _mapping(value: object) -> Mapping[str, object]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,13 +75,8 @@ def others(group: Group, concept: Concept, role: Role) -> list[Concept]:
 
 def made(embeddings: Embeddings, *packages: str, **settings: object) -> Made:
     """What a kind of evidence says of its making."""
-    look = embeddings.embedder
-    local = Path(look.model).is_absolute()  # where a user keeps it is nobody's business
     return {
-        "embedder": {
-            "model": Path(look.model).name if local else look.model,
-            "revision": look.revision,
-        },
+        "embedder": embeddings.told,
         **settings,
         "environment": files.environment("numpy", *packages),
     }

@@ -1,10 +1,11 @@
 """Gates: each looks at a picture as it is drawn, and turns it down with a reason."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 from isekai import plugins
 from isekai.errors import IsekaiError
-from isekai.protocols import Gate
+from isekai.protocols import Closing, Gate
 
 
 def gates_of(texts: Sequence[str]) -> dict[str, Gate]:
@@ -21,3 +22,14 @@ def gates_of(texts: Sequence[str]) -> dict[str, Gate]:
             options = plugins.options(query.split("&")) if query else None
             found[name] = plugins.build("gates", spec, options)
     return found
+
+
+@contextmanager
+def closing(gates: Iterable[Gate]) -> Iterator[None]:
+    """Let go of what gates hold, however it ends."""
+    try:
+        yield
+    finally:
+        for gate in gates:
+            if isinstance(gate, Closing):
+                gate.close()

@@ -57,7 +57,7 @@ class Desk:
         self._dataset = dataset
         self._details = details or {}
         self._left_out = left_out
-        self._by_path = {told.path: id for id, told in self._details.items() if told.path}
+        self._by_place = {_place(told.path): id for id, told in self._details.items() if told.path}
         self._concepts = {c.id for group in dataset.groups for c in group.concepts}
         by_id = {one.image_id: one for one in left_out if one.image_id}
         self.pictures = Pictures(dataset, by_id, images)
@@ -206,8 +206,13 @@ class Desk:
             "reason": one.reason,
             "other": one.other,
             "shown": one.image_id is not None and one.image_id in self.pictures,
-            "other_id": self._by_path.get(one.other or ""),
+            "other_id": self._by_place.get(_place(one.other)) if one.other else None,
         }
+
+
+def _place(path: str) -> str:
+    """A picture's concept and number: one that is stored smaller has another suffix."""
+    return path.rpartition(".")[0]
 
 
 def _group(group: Group) -> dict[str, Any]:
