@@ -12,7 +12,8 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from isekai.errors import DataError
 from model_adapters.flamingo import decoders, openflamingo, otter, tower, weights
-from model_adapters.flamingo.model import Flamingo
+from model_adapters.flamingo.model import Flamingo, Plan
+from model_adapters.flamingo.sizes import Sizes
 from tests import flamingo_golden as golden
 from tests.flamingo_golden import FOLDERS
 
@@ -405,3 +406,65 @@ def test_shards_stay_in_their_folder_and_are_all_there(folder, tmp_path):
 
 def test_a_folder_without_weights_is_told(tmp_path):
     assert "no weights here" in told(lambda: weights.of_folder(tmp_path))[0]
+
+
+# ---------------------------------------------------------------- published sizes
+
+MPT_1B = {"model_type": "mosaic_gpt", "attn_qk_ln": True, "d_model": 2048, "n_layers": 24}
+REDPAJAMA = {
+    "model_type": "gpt_neox",
+    "hidden_size": 2560,
+    "intermediate_size": 10240,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+}
+MPT_7B = {"model_type": "mpt", "d_model": 4096, "n_heads": 32, "n_layers": 32}
+LLAMA_7B = {"_name_or_path": "luodian/llama-7b-hf"}
+
+
+@pytest.mark.parametrize(
+    ("language", "rows", "every", "crossings"),
+    [
+        (MPT_1B, 50280, 1, 24),
+        (REDPAJAMA, 50280, 2, 16),
+        (MPT_7B, 50280, 4, 8),
+        (LLAMA_7B, 32004, 4, 8),
+    ],
+    ids=["3B", "4B", "9B", "Otter-LLaMA"],
+)
+def test_published_models_have_their_published_shapes(language, rows, every, crossings):
+    """As upstream's classes make them by their defaults."""
+    family = decoders.family(language, "here")
+    vision = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24}
+    plan = Plan(
+        family=family,
+        language=decoders.configuration(family, language, rows, "here"),
+        vision=tower.configuration(
+            vision | {"num_attention_heads": 16, "image_size": 224, "patch_size": 14}, "here"
+        ),
+        every=every,
+        sizes=Sizes(),
+    )
+    width = plan.language.hidden_size
+    assert len(plan.crossings) == crossings
+    assert max(plan.crossings) == plan.language.num_hidden_layers - 1
+    crossing = plan.crossings[every - 1].state_dict()
+    shapes = {key: list(value.shape) for key, value in crossing.items()}
+    assert shapes == {
+        "attn_gate": [1],
+        "ff_gate": [1],
+        "attn.norm.weight": [width],
+        "attn.norm.bias": [width],
+        "attn.to_q.weight": [512, width],
+        "attn.to_kv.weight": [1024, 1024],
+        "attn.to_out.weight": [width, 512],
+        "ff.0.weight": [width],
+        "ff.0.bias": [width],
+        "ff.1.weight": [4 * width, width],
+        "ff.3.weight": [width, 4 * width],
+    }
+    resampler = {key: list(value.shape) for key, value in plan.resampler.state_dict().items()}
+    assert resampler["latents"] == [64, 1024]
+    assert resampler["layers.5.0.to_q.weight"] == [512, 1024]
+    assert resampler["layers.5.0.to_kv.weight"] == [1024, 1024]
+    assert resampler["layers.5.1.3.weight"] == [1024, 4096]

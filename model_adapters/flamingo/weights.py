@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,9 @@ def _pickled(path: Path) -> dict[str, Any]:
     try:
         with files.explained(path), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of deprecated storage classes, which are read well
-            held: Any = torch.load(path, map_location="cpu", weights_only=True)
+            # Only files of the newer form, which are ZIP archives, can be left on the disk.
+            mapped = zipfile.is_zipfile(path)
+            held: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise DataError(
             f"{path}: holds more than plain tensors, which could run anything ({_line(error)}); "
