@@ -64,7 +64,7 @@ def nobody_sees_the_token(capfd):
 
 
 def hashes(root: Path) -> dict[str, str]:
-    paths = (path for path in root.rglob("*") if path.is_file())
+    paths = (path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in paths
@@ -322,3 +322,33 @@ def test_load_dataset_gives_the_same_pixels_plain_and_streaming(hub, root, tmp_p
         for image_id, pixels in told[f"{split} True"]:
             image = Image.open(io.BytesIO(here.image(image_id).data)).convert("RGB")
             assert pixels == hashlib.sha256(image.tobytes()).hexdigest()
+
+
+def test_what_a_killed_pull_had_put_aside_comes_back(hub, tmp_path):
+    """Killed between the two renames, and then stopped by the Hub."""
+    mine = tmp_path / "things"
+    (mine / "things").mkdir(parents=True)
+    (mine / "things" / "review.jsonl").write_text("years of work\n")
+    aside = tmp_path / ".things.pulling"
+    aside.mkdir()
+    mine.rename(aside / "old")
+    hub.faults.append(Fault(request="GET .*/resolve/", times=99))
+    refused(pull.run, REPO, force=True)
+    assert (mine / "things" / "review.jsonl").read_text() == "years of work\n"
+    assert left(tmp_path) == {"things"}
+
+
+def test_what_a_person_decided_stays_when_a_dataset_is_replaced(hub, tmp_path):
+    out = pull.run(REPO)
+    (out / "things" / "review.jsonl").write_text("mine\n")
+    assert pull.run(REPO) == out  # nothing to do, and no other files
+    (out / "things" / "groups.json").write_text("[]")
+    pull.run(REPO, force=True)
+    assert (out / "things" / "review.jsonl").read_text() == "mine\n"
+
+
+def test_a_pull_goes_into_the_folder_one_stands_in(hub, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    pull.run(REPO, Path("."))
+    assert Dataset.open(tmp_path / "here" / "things").name == "things"
