@@ -53,12 +53,6 @@ class Look:
     def features(self) -> Features:
         return Features.of(self.grey)
 
-    def mirrored(self) -> "Look":
-        """Its features are those of this one, mirrored."""
-        look = Look(np.ascontiguousarray(self.grey[:, ::-1]))
-        look.features = self.features.mirrored(self.grey.shape[1])
-        return look
-
 
 def small(picture: Image.Image) -> Grey:
     """[h, w]: a grey copy whose longer side has `SIDE` pixels."""
@@ -75,27 +69,32 @@ def score(a: Look, b: Look) -> float:
     """
     found = glances.likeness(a.glance, b.glance)
     best = 0.0
-    for mirrored in sorted((0, 1), key=lambda way: -found[way][0]):
+    for mirrored in sorted((False, True), key=lambda way: -found[way][0]):
         value, placing = found[mirrored]
         if value >= glances.LEAST and best <= _SURE:
-            other = b.mirrored() if mirrored else b
-            best = max(best, _placed(a, other, _in_pixels(placing, a.grey, other.grey)))
+            best = max(best, _placed(a, b, mirrored, placing))
     return best
 
 
 # ---------------------------------------------------------------- how one lies on the other
 
 
-def _placed(a: Look, b: Look, start: Floats) -> float:
-    """The best agreement of the ways in which `b` may lie in `a`, the likeliest tried first."""
-    placed = _fitted_coarsely(a.grey, b.grey, start)
-    best = _agreement(a.grey, b.grey, placed)
+def _placed(a: Look, b: Look, mirrored: bool, placing: Placing) -> float:
+    """The best agreement of the ways in which `b` may lie in `a`, the cheapest tried first."""
+    here, there = a.grey, np.ascontiguousarray(b.grey[:, ::-1]) if mirrored else b.grey
+    start = _in_pixels(placing, here, there)
+    best = _agreement(here, there, start)  # fitting may lose what lies right: cv2's ECC drifts
+    if best > _SURE:
+        return best
+    fitted = _fitted_coarsely(here, there, start)
+    best = max(best, _agreement(here, there, fitted))
     if _NEARLY <= best <= _SURE:
-        best = max(best, _agreement(a.grey, b.grey, _fitted(a.grey, b.grey, placed)))
+        best = max(best, _agreement(here, there, _fitted(here, there, fitted)))
     if best <= _SURE:
-        proposed = placed_by(a.features, b.features)
+        features = b.features.mirrored(there.shape[1]) if mirrored else b.features
+        proposed = placed_by(a.features, features)
         if proposed is not None:
-            best = max(best, _agreement(a.grey, b.grey, proposed))
+            best = max(best, _agreement(here, there, proposed))
     return best
 
 

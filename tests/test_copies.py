@@ -97,9 +97,9 @@ def test_the_same_pictures_have_the_same_score_every_time():
         assert np.array_equal(one.features.descriptors, two.features.descriptors)
 
 
-def test_a_mirrored_look_is_nearly_the_look_of_the_mirrored_picture():
+def test_mirrored_features_are_nearly_those_of_the_mirrored_picture():
     grey = copies.small(textured(6))
-    derived = copies.Look(grey).mirrored().features
+    derived = Features.of(grey).mirrored(grey.shape[1])
     true = Features.of(np.ascontiguousarray(grey[:, ::-1]))
     near = np.linalg.norm(derived.points[:, None, :2] - true.points[None, :, :2], axis=2)
     alike = features._root(derived.descriptors) @ features._root(true.descriptors).T
