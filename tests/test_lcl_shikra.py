@@ -178,6 +178,18 @@ def test_words_that_spell_a_token_are_refused(mark):
         asking().pieces(asked)
 
 
+@pytest.mark.parametrize("place", ["instruction", "query_instruction", "question", "answer"])
+def test_they_are_refused_wherever_they_stand(place):
+    asked = sweeps.sweep(cuts=(2,))
+    if place.endswith("instruction"):
+        asked = replace(asked, **{place: "Mind the <s>."})
+    else:
+        first = replace(asked.support[0], **{place: "Mind the <s>."})
+        asked = replace(asked, support=(first, *asked.support[1:]))
+    with pytest.raises(DataError, match=r"'Mind the <s>\.' holds '<s>'"):
+        asking().pieces(asked)
+
+
 # ---------------------------------------------------------------- what it says
 
 
@@ -438,10 +450,11 @@ def test_a_folder_without_a_checkpoint_is_told(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"")
     with pytest.raises(DataError, match="what the adapter 'openflamingo' wants"):
         model(tmp_path)
-    for folder in (tmp_path / "none", tmp_path / "checkpoint.pt"):
-        with pytest.raises(DataError, match="no such folder; get it from the Hub"):
-            model(folder)
-    with pytest.raises(DataError, match="clip-vit-large-patch14: no such folder"):
+    with pytest.raises(DataError, match=r"checkpoint\.pt: no such folder"):
+        model(tmp_path / "checkpoint.pt")
+    with pytest.raises(DataError, match="get one from the Hub"):
+        model(tmp_path / "none")
+    with pytest.raises(DataError, match=r"clip-vit-large-patch14: no such .* vision tower"):
         LclShikra(CHECKPOINT)
 
 

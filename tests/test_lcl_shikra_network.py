@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from model_adapters.lcl_shikra.network import Network
+from model_adapters.lcl_shikra.config import Config
+from model_adapters.lcl_shikra.network import Network, bare
 from model_adapters.lcl_shikra.pixels import pixels, square
 from tests import golden_lcl as golden
 
@@ -146,3 +147,22 @@ def test_both_layouts_hold_the_same_model():
     assert {key: list(tensor.shape) for key, tensor in held.items()} == {
         key: shape for key, (shape, _) in recorded.items() if "inv_freq" not in key
     }
+
+
+def test_the_published_model_has_as_many_parameters_as_its_training_log_says():
+    published = Config(
+        hidden_size=4096,
+        intermediate_size=11008,
+        num_hidden_layers=32,
+        num_attention_heads=32,
+        vocab_size=32003,
+        max_position_embeddings=2048,
+        rms_norm_eps=1e-6,
+        mm_hidden_size=1024,
+        mm_vision_select_layer=-2,
+        mm_use_im_start_end=True,
+        use_mm_proj=True,
+    )
+    held = bare(published).state_dict()
+    assert sum(one.numel() for one in held.values()) == 6_742_638_592
+    assert len(held) == 32 * 9 + 5

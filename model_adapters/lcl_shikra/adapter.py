@@ -1,30 +1,27 @@
 """LCL-Shikra as a model to ask: `LclShikra`."""
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, groupby
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from transformers import PreTrainedModel
 
-from isekai.errors import DataError, PluginError
-from isekai.files import explained, sha256
+from isekai.errors import PluginError
 from isekai.images import decode
 from isekai.types import EncodedImage, Response, Sweep
+from model_adapters import local
 from model_adapters.lcl_shikra.asking import Asking
+from model_adapters.lcl_shikra.config import NAME
 from model_adapters.lcl_shikra.network import Network
 from model_adapters.lcl_shikra.rope import HalfRotary
 from model_adapters.lcl_shikra.splice import Splice
 from model_adapters.lcl_shikra.tokens import EOS
 from model_adapters.runtime.running import Choice, Runtime
 from model_adapters.runtime.seam import Piece, Pieces
-
-DType = Literal["auto", "float16", "bfloat16", "float32"]
 
 TOWER = "openai/clip-vit-large-patch14"
 """What the published checkpoints were trained with; their configuration holds a dead path."""
@@ -54,7 +51,7 @@ class LclShikra:
         *,
         vision_tower: Path = Path(TOWER),
         splice: Splice = "all",
-        dtype: DType = "auto",
+        dtype: local.DType = "auto",
         device: str = "auto",
         legacy_fp16_rope: bool = False,
         max_tokens: Annotated[int, Field(ge=0)] = 1024,
@@ -66,19 +63,19 @@ class LclShikra:
             raise PluginError(
                 "lcl-shikra: nothing to ask; take rank=true, or max_tokens of at least 1"
             )
-        for folder in (checkpoint, vision_tower):
-            _refuse_missing(folder)
-        device = _device(device)
-        dtype = _dtype(dtype, device)
+        local.there(checkpoint, "the checkpoint")
+        local.there(vision_tower, "the vision tower")
+        device = local.device(device, NAME)
+        dtype = local.dtype(dtype, device, "float16")
         network = Network(checkpoint, vision_tower, getattr(torch, dtype), device)
         self._decoder = _Decoder(network, splice)
         self._rotary = _damageable(network) if legacy_fp16_rope else None
         self._runtime = Runtime(self._decoder, rank=rank, max_tokens=max_tokens, way=way)
         self._told = {
             "model": checkpoint.resolve().name,
-            "revision": _digest(checkpoint),
+            "revision": local.digest([checkpoint]),
             "vision_tower": vision_tower.resolve().name,
-            "vision_revision": _digest(vision_tower),
+            "vision_revision": local.digest([vision_tower]),
             "splice": splice,
             "dtype": dtype,
             "legacy_fp16_rope": legacy_fp16_rope,
@@ -145,43 +142,3 @@ def _damageable(network: Network) -> HalfRotary:
     rotary = HalfRotary(network.decoder.config).to(network.decoder.device)
     network.decoder.model.rotary_emb = rotary
     return rotary
-
-
-def _refuse_missing(folder: Path) -> None:
-    with explained(folder):
-        if not folder.is_dir():
-            raise DataError(
-                f"{folder}: no such folder; get it from the Hub with `hf download {folder} "
-                "--local-dir FOLDER`, and give that folder"
-            )
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        here = torch.device(name).type == "cpu" or torch.zeros(1, device=name).is_cuda
-    except (RuntimeError, AssertionError, NotImplementedError):
-        here = False
-    if not here:
-        raise PluginError(f"lcl-shikra: no device '{name}' here; take auto, or cpu")
-    return name
-
-
-def _dtype(name: DType, device: str) -> DType:
-    if name != "auto":
-        return name
-    return "float32" if device == "cpu" else "float16"
-
-
-_READ = (".json", ".model", ".safetensors", ".bin")
-
-
-def _digest(folder: Path) -> str:
-    """Of all files that may be read of it."""
-    told = {}
-    with explained(folder):
-        for path in sorted(path for path in folder.iterdir() if path.suffix in _READ):
-            with path.open("rb") as file:
-                told[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sha256(json.dumps(told).encode())

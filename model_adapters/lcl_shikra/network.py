@@ -9,7 +9,8 @@ from torch import nn
 from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from isekai.errors import DataError, PluginError
+from isekai.errors import DataError
+from model_adapters import local
 from model_adapters.flamingo import weights
 from model_adapters.flamingo.keys import Checkpoint, Piece, close
 from model_adapters.lcl_shikra import config as configuration
@@ -52,9 +53,8 @@ class Network:
                 f"{self.vision.patches} features a picture; LCL-Shikra was trained on "
                 f"{_PUBLISHED[1]}: take openai/clip-vit-large-patch14"
             )
-        decoder = _decoder(checkpoint, found, dtype)
-        _refuse_small(device, decoder)
-        self.decoder: LlamaForCausalLM = decoder.to(device)
+        local.refuse_small(device, bare(found), dtype, configuration.NAME)
+        self.decoder: LlamaForCausalLM = _decoder(checkpoint, found, dtype).to(device)
 
     @property
     def projector(self) -> nn.Linear:
@@ -85,11 +85,16 @@ class Network:
         return splice(self.words(ids), ids, features, self.tokens.marks, how)
 
 
-def _decoder(folder: Path, found: configuration.Config, dtype: torch.dtype) -> Any:
-    """On the meta device first, so that nothing is made that isn't read."""
+def bare(found: configuration.Config) -> Any:
+    """The language model with its projector on the meta device: names and shapes alone."""
     with torch.device("meta"):
         decoder: Any = LlamaForCausalLM(found.decoder)
         decoder.model.mm_projector = nn.Linear(found.mm_hidden_size, found.hidden_size)
+    return decoder
+
+
+def _decoder(folder: Path, found: configuration.Config, dtype: torch.dtype) -> Any:
+    decoder = bare(found)
     checkpoint = Checkpoint(where=str(folder), held=weights.of_folder(folder))
     checkpoint.ignore(_MADE_ANEW)
     tensors = checkpoint.take(decoder, lambda name: Piece(key=name))
@@ -103,16 +108,3 @@ def _decoder(folder: Path, found: configuration.Config, dtype: torch.dtype) -> A
     decoder.load_state_dict(tensors, assign=True)
     decoder.model.rotary_emb = LlamaRotaryEmbedding(decoder.config)
     return decoder.eval().requires_grad_(False)
-
-
-def _refuse_small(device: str, decoder: Any) -> None:
-    """PluginError before a GPU runs out of memory over the weights alone."""
-    if device == "cpu":
-        return
-    needed = sum(one.numel() * one.element_size() for one in decoder.parameters())
-    free, _ = torch.cuda.mem_get_info(device)
-    if needed > free:
-        raise PluginError(
-            f"lcl-shikra: its weights take {needed / 1e9:.1f} GB and {device} has {free / 1e9:.1f} "
-            "GB free; take dtype=float16, another device, or device=cpu"
-        )
