@@ -84,8 +84,9 @@ def model(folder: Path) -> Flamingo:
 
 @cache
 def tokenizer(folder: Path) -> words.Words:
-    found = words.read(folder / "tokenizer", meta(folder)["family"])
-    found.refuse_small(model(folder).decoder.config.vocab_size, folder.name)
+    family = meta(folder)["family"]
+    found = words.read(folder / "tokenizer", family)
+    found.refuse_other(model(folder).decoder.config.vocab_size, family, folder.name)
     return found
 
 

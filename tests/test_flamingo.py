@@ -316,7 +316,8 @@ def test_a_whole_episode_without_pictures_can_be_asked(folder):
 @folders
 def test_a_prompt_longer_than_the_model_reads_is_refused_before_the_run(folder):
     asked = sweep(folder)
-    long = replace(asked, support=asked.support * 8, cuts=(0, 2, 32))
+    every = asked.support * adapter_decoder(folder).context
+    long = replace(asked, support=every, cuts=(0, 2, len(every)))
     with pytest.raises(IsekaiError, match=r"take at most --shots 1$"):
         adapter(folder).probe(long)
 
@@ -393,11 +394,31 @@ def test_what_can_not_be_had_is_told_in_a_line(tmp_path):
         adapter(folder, device="cuda:99")
 
 
-def test_the_tokenizer_of_another_model_is_told():
-    folder = next(one for one in FOLDERS if golden.meta(one)["kind"] == "openflamingo_mpt")
-    larger = next(one for one in FOLDERS if golden.meta(one)["kind"] == "otter_llama")
+@folders
+def test_the_tokenizer_of_another_model_is_told(folder):
+    words, kind = golden.tokenizer(folder), golden.meta(folder)["family"]
+    tokens = len(words.tokenizer)
+    words.refuse_other(tokens, kind, "here")
     with pytest.raises(DataError, match="give the tokenizer that the model was trained with"):
-        adapter(folder, tokenizer=larger / "tokenizer")
+        words.refuse_other(tokens - 1, kind, "here")
+    if kind == "otter":
+        words.refuse_other(tokens + 1, kind, "here")
+    else:
+        with pytest.raises(
+            DataError, match=f"has {tokens} tokens and the model's table {tokens + 1}"
+        ):
+            words.refuse_other(tokens + 1, kind, "here")
+
+
+def test_a_model_is_not_asked_with_the_tokenizer_of_another(tmp_path):
+    folder = next(one for one in FOLDERS if golden.is_otter(one))
+    kind = type(golden.tokenizer(folder).tokenizer)
+    rows = golden.model(folder).decoder.config.vocab_size
+    larger = kind.from_pretrained(folder / "tokenizer")
+    larger.add_tokens([f"more{number}" for number in range(rows)])
+    larger.save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="give the tokenizer that the model was trained with"):
+        adapter(folder, tokenizer=tmp_path)
 
 
 def test_cached_ranking_needs_ranking():

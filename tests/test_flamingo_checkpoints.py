@@ -269,7 +269,7 @@ def test_the_language_model_of_another_checkpoint_is_told(tmp_path):
     assert "another language model than" in told(lambda: read(neox, language_model=other / "lm"))[0]
     tensors = held(other)
     table = next(key for key in tensors if key.endswith("wte.weight"))
-    tensors[table] = torch.zeros(len(tensors[table]), 8)
+    tensors[table] = torch.zeros(len(tensors[table]), 3)
     line = told(lambda: read(other, saved(tensors, tmp_path / "narrow.pt")))[0]
     assert "numbers wide" in line
     assert "give the language model that the checkpoint was trained on" in line
@@ -278,10 +278,11 @@ def test_the_language_model_of_another_checkpoint_is_told(tmp_path):
 @trained
 def test_a_tower_of_another_width_or_activation_is_told(folder, tmp_path):
     shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 20, "patch_size": 5}
-    config = CLIPVisionConfig(hidden_size=24, intermediate_size=32, **shape)
+    width = 2 * golden.model(folder).tower.config.hidden_size
+    config = CLIPVisionConfig(hidden_size=width, intermediate_size=32, **shape)
     CLIPVisionModel(config).save_pretrained(tmp_path / "wide")
     line = told(lambda: read(folder, vision_tower=tmp_path / "wide"))[0]
-    assert "its features are 24 numbers wide" in line
+    assert f"its features are {width} numbers wide" in line
     golden.model(folder).tower.save_pretrained(tmp_path / "gelu")
     path = tmp_path / "gelu" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hidden_act": "gelu"}))

@@ -194,7 +194,7 @@ class _Ready:
         blind: bool = False,
     ) -> FlamingoDecoder:
         plan, weights = parts
-        self._words.refuse_small(plan.language.vocab_size, str(self._tokenizer))
+        self._words.refuse_other(plan.language.vocab_size, self._kind, str(self._tokenizer))
         numbers: torch.dtype = getattr(torch, self.dtype)
         local.refuse_small(self._device, plan.whole, numbers, self._kind)
         return FlamingoDecoder(

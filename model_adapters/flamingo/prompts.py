@@ -91,7 +91,7 @@ class Prompts:
         What they begin with alike is read and not counted. Upstream ranks without what follows.
         """
         before = ""
-        if self.style.question and any(turn.answer for turn in sweep.support):
+        if self.style.question and any(turn.label for turn in sweep.support):
             before, _ = sentence(sweep)
         told = {label: self._behind(before + label) for label in sweep.labels}
         head = self._behind(before) if before else ()

@@ -49,15 +49,17 @@ class Words:
         added = self.tokenizer.added_tokens_decoder.values()
         return next((one.content for one in added if one.special and one.content in text), "")
 
-    def refuse_small(self, rows: int, where: str) -> None:
-        """DataError where a model's table has no row for a token of the family.
+    def refuse_other(self, rows: int, kind: Kind, where: str) -> None:
+        """DataError where a model's table of tokens can't be this tokenizer's.
 
-        Rows beyond the tokens are usual: tables are filled up to a round number.
+        OpenFlamingo's has a row for each token. Otter's may have more: it is filled up to a round
+        number.
         """
-        if max(self.image, self.end) >= rows:
+        tokens = len(self.tokenizer)
+        if tokens > rows or (kind == "openflamingo" and tokens != rows):
             raise DataError(
-                f"{where}: its tokenizer has {len(self.tokenizer)} tokens and the model's table "
-                f"{rows} rows; give the tokenizer that the model was trained with"
+                f"{where}: its tokenizer has {tokens} tokens and the model's table {rows} rows; "
+                "give the tokenizer that the model was trained with"
             )
 
     def text(self, ids: Sequence[int]) -> str:
