@@ -8,8 +8,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
-from isekai import card_check, dataset, episode_lists, files, progress, shard_check
-from isekai.card_check import Held
+from isekai import dataset, episode_lists, files, progress, shard_check
+from isekai.card import check as card_check
+from isekai.card.check import Held
 from isekai.dataset import Dataset, Manifest, fingerprint
 from isekai.evidence.records import Evidence
 from isekai.findings import Findings, Problem, printable, refusal

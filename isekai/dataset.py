@@ -205,7 +205,7 @@ def load(spec: str | Path) -> Dataset:
         return Dataset.open(Path(spec))
     name, rest = reader.groups()
     if name == "hf" and rest.startswith("//"):
-        from isekai import published  # which reads manifests through this module
+        from isekai.hub import published  # which reads manifests through this module
 
         return published.load(str(spec))
     argument, _, query = rest.partition("?")

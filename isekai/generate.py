@@ -198,7 +198,7 @@ def _variants(
     concepts: dict[int, list[str]] = {}
     found: dict[int, tuple[ImageSource, Mapping[str, object]]] = {}
     for concept in (concept for group in groups for concept in group.concepts):
-        own = chosen.heeded(concept.generator.get(chosen.name, {}))
+        own: Mapping[str, object] = chosen.heeded(concept.generator.get(chosen.name, {}))
         source = having(chosen, own, f"{concept.id}: its generator settings")
         found.setdefault(id(source), (source, own))
         concepts.setdefault(id(source), []).append(concept.id)

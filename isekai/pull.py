@@ -5,10 +5,10 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from isekai import card, check, decisions, files, progress, published
+from isekai import card, check, decisions, files, progress
 from isekai.errors import DataError
-from isekai.hub import File
-from isekai.published import Address, Published
+from isekai.hub import File, published
+from isekai.hub.published import Address, Published
 
 _STAGED, _OLD = "new", "old"
 

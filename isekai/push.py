@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isekai import check, hub, progress, sending
+from isekai import check, hub, progress
 from isekai.errors import DataError
 from isekai.files import lock
-from isekai.hub import File
-from isekai.hub_writing import overtaken, patiently, writing
-from isekai.sending import CARD, Difference
+from isekai.hub import File, sending
+from isekai.hub.sending import CARD, Difference
+from isekai.hub.writing import overtaken, patiently, writing
 
 _REF = re.compile(r"(?!.*(?:\.\.|//|\.lock$|/$))[A-Za-z0-9][\w./-]*", re.A)
 KIND: hub.Kind = "dataset"
@@ -48,9 +48,7 @@ def run(
     """
     target = _Target(repo, revision or "main", private, tag, create_pr, force)
     _refuse_names(target)
-    sending.contents(
-        dataset
-    )  # refuses what is none, before a lock is made in it
+    sending.contents(dataset)  # refuses what is none, before a lock is made in it
     with lock(dataset):  # nothing of it may change until all is there
         return _push(dataset, target, message, dry_run=dry_run)
 

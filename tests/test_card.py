@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from isekai import card, episode_lists, facts, files
+from isekai import card, episode_lists, files
+from isekai.card import facts
 from isekai.errors import DataError
 from isekai.parquet import COLUMNS
 from isekai.types import Estimate

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from isekai import card, facts, parquet
+from isekai import card, parquet
+from isekai.card import facts
 from isekai.dataset import Dataset
 from isekai.parquet import COLUMNS
 from tests import dataset_folders

@@ -15,7 +15,7 @@ from PIL import Image
 from isekai import card, pull, push
 from isekai.dataset import Dataset, load
 from isekai.errors import DataError
-from isekai.published import Address
+from isekai.hub.published import Address
 from tests import dataset_folders
 from tests.loopback_hub import Fault, Hub, Token, point, serve
 from tests.loopback_repo import Repo, large, small

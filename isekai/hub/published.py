@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from isekai import hub, sending
+from isekai import hub
 from isekai.dataset import NAME, Dataset
 from isekai.errors import DataError, did_you_mean
-from isekai.hub import File
+from isekai.hub import File, sending
 
 SCHEME = "hf://"
 _ADDRESS = re.compile(

@@ -5,8 +5,8 @@ The Citation File Format 1.2.0, https://github.com/citation-file-format/citation
 
 from collections.abc import Sequence
 
-from isekai import yaml_text
-from isekai.facts import Facts, authors, title, version
+from isekai.card import yaml_text
+from isekai.card.facts import Facts, authors, title, version
 
 PAPER = "Link-Context Learning for Multimodal LLMs"
 PAPER_AUTHORS = (

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from isekai.facts import Facts, Maker
-from isekai.front_matter import OWN
+from isekai.card.facts import Facts, Maker
+from isekai.card.front_matter import OWN
 
 PURPOSE = (
     "Made to measure whether a multimodal model learns a new name from pictures in its context."

@@ -3,9 +3,10 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from isekai import citation, episode_lists, facts, files, telling
+from isekai import episode_lists, files
+from isekai.card import citation, facts, telling
+from isekai.card.facts import Facts
 from isekai.errors import DataError
-from isekai.facts import Facts
 from isekai.markdown import code, escape
 from isekai.parquet import COLUMNS, SPLITS
 from isekai.types import Concept, Estimate

@@ -5,6 +5,7 @@ these are escaped as well, so that no text can end its line.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
@@ -61,8 +62,10 @@ def _key(key: str) -> str:
 def _scalar(value: object) -> str:
     if isinstance(value, str):
         return quoted(value)
-    if value is None or isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int):
         return json.dumps(value)
+    if isinstance(value, float):
+        return _number(value)
     if isinstance(value, date):  # a date with a time is one, too
         return value.isoformat()
     if isinstance(value, Mapping):
@@ -70,3 +73,11 @@ def _scalar(value: object) -> str:
     if isinstance(value, Sequence):
         return "[]"
     raise TypeError(f"{type(value).__name__} is not written as YAML")
+
+
+def _number(value: float) -> str:
+    """With a point, which YAML 1.1 asks of a number with an exponent."""
+    if not math.isfinite(value):
+        return repr(value).replace("inf", ".inf").replace("nan", ".nan")
+    text = repr(value)
+    return text if "." in text else text.replace("e", ".0e")

@@ -5,8 +5,9 @@ https://github.com/huggingface/hub-docs/blob/main/datasetcard.md
 
 from collections.abc import Mapping, Sequence
 
-from isekai import parquet, yaml_text
-from isekai.facts import Facts, title
+from isekai import parquet
+from isekai.card import yaml_text
+from isekai.card.facts import Facts, title
 from isekai.parquet import SPLITS
 
 OWN = "folder"

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isekai import dataset, digests, yaml_text
+from isekai import dataset, digests
+from isekai.card import yaml_text
 from isekai.errors import DataError
 from isekai.hub import File
 

@@ -7,8 +7,8 @@ that writing it takes no package. Paths are relative to it.
 from collections.abc import Iterator, Mapping, Sequence
 
 from isekai import parquet
-from isekai.citation import SPDX, bibtex
-from isekai.facts import Facts, authors, title, version
+from isekai.card.citation import SPDX, bibtex
+from isekai.card.facts import Facts, authors, title, version
 from isekai.parquet import COLUMNS, SPLITS
 from isekai.types import Split
 

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from isekai import card_sections as sections
-from isekai import citation, croissant, facts, files, telling
+from isekai import files
+from isekai.card import citation, croissant, facts, sections, telling
+from isekai.card.facts import Facts
+from isekai.card.front_matter import front_matter
 from isekai.errors import DataError
-from isekai.facts import Facts
-from isekai.front_matter import front_matter
 from isekai.markdown import escape
 
 CARD = "README.md"
