@@ -34,8 +34,8 @@ class Budget:
     def halve(self, held: int) -> None:
         """After memory ran out over so many tokens, of which a part can be left out."""
         self.tokens = max(1, min(self.tokens, held) // 2)
-        gc.collect()
         if torch.cuda.is_available():
+            gc.collect()
             torch.cuda.empty_cache()
 
 

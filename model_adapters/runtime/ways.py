@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -152,19 +151,22 @@ class _Plain(Way):
     """Labels as rows of their own, without any attention but the model's."""
 
     def ask(self, queries: Sequence[Strip]) -> list[Answer]:
-        places = sorted(range(len(queries)), key=lambda place: len(queries[place]))
         answers: dict[int, Answer] = {}
-        for _, group in groupby(places, key=lambda place: len(queries[place])):
-            same = list(group)
-            done = chunked(
-                self.budget,
-                len(same),
-                self.width(len(queries[same[0]])),
-                lambda part, same=same: self._answers([queries[one] for one in same[part]]),  # type: ignore[misc]
-                "a query",
-            )
-            answers |= zip(same, [one for chunk in done for one in chunk], strict=True)
+        for width in {len(query) for query in queries}:
+            same = [place for place, query in enumerate(queries) if len(query) == width]
+            answers |= zip(same, self._same([queries[one] for one in same]), strict=True)
         return [answers[place] for place in range(len(queries))]
+
+    def _same(self, queries: Sequence[Strip]) -> list[Answer]:
+        """Of queries of one length."""
+        done = chunked(
+            self.budget,
+            len(queries),
+            self.width(len(queries[0])),
+            lambda part: self._answers(queries[part]),
+            "a query",
+        )
+        return [one for chunk in done for one in chunk]
 
     @abstractmethod
     def width(self, query: int) -> int:
