@@ -1,6 +1,7 @@
 """Pairs of pictures that are known to be the same or not, with what deduplication sees of them."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
@@ -11,6 +12,7 @@ from PIL import Image
 from isekai import copies, progress
 from isekai.alterations import ALTERATIONS, altered, other_thing
 from isekai.dedup import HASH_NEARBY, Limits, distances, perceptual_hash
+from isekai.drawing import usable_cores
 from isekai.episodes import generator
 from isekai.errors import DataError
 
@@ -24,6 +26,7 @@ NEGATIVES = ("same concept", "other concept", "same background")
 Embed = Callable[[Sequence[Image.Image]], NDArray[np.float32]]
 """Unit rows of pictures."""
 
+_Row = tuple[str, str, str, int, float, float]
 _COLUMNS = ("kind", "concept", "other", "bits", "copy", "cosine")
 
 
@@ -117,35 +120,45 @@ def labelled(chosen: Sequence[Pictured], embed: Embed, seed: int) -> Pairs:
     but for the thing in its middle. `embed` is given a picture and its copies at a time, at last
     the changed ones, one by one.
     """
-    rows: list[tuple[str, str, str, int, float, float]] = []
+    rows: list[_Row] = []
     seen: list[_Seen] = []
-    with progress.bar(len(chosen)) as advance:
-        for one in chosen:
-            picture = one.open().convert("RGB")
-            images = [picture, *(altered(picture, one.id, name, seed) for name in ALTERATIONS)]
-            own, *copied = _seen(images, embed)
-            seen.append(own)
-            rows += [
-                (name, one.concept, one.concept, *_compared(own, other))
-                for name, other in zip(ALTERATIONS, copied, strict=True)
-            ]
-            advance(what="pictures altered")
-    for i, j in others(chosen, seed):
-        a, b = chosen[i].concept, chosen[j].concept
-        rows.append((NEGATIVES[a != b], a, b, *_compared(seen[i], seen[j])))
-    for one, own, other in zip(chosen, seen, _elsewhere(chosen, seed), strict=True):
-        changed = other_thing(one.open(), other.open())
-        compared = _compared(own, _seen([changed], embed)[0])
-        rows.append((NEGATIVES[2], one.concept, one.concept, *compared))
+    with ThreadPoolExecutor(usable_cores(), "isekai-label") as pool:
+        with progress.bar(len(chosen)) as advance:
+            for one in chosen:
+                own, found = _with_copies(one, embed, seed, pool)
+                seen.append(own)
+                rows += found
+                advance(what="pictures altered")
+        pairs = others(chosen, seed)
+        told = pool.map(lambda pair: _compared(seen[pair[0]], seen[pair[1]]), pairs)
+        for (i, j), compared in zip(pairs, told, strict=True):
+            a, b = chosen[i].concept, chosen[j].concept
+            rows.append((NEGATIVES[a != b], a, b, *compared))
+        for one, own, other in zip(chosen, seen, _elsewhere(chosen, seed), strict=True):
+            changed = _seen([other_thing(one.open(), other.open())], embed, pool)[0]
+            rows.append((NEGATIVES[2], one.concept, one.concept, *_compared(own, changed)))
     columns = (np.array(column) for column in zip(*rows, strict=True))
     return Pairs(**dict(zip(_COLUMNS, columns, strict=True)))
 
 
-def _seen(images: Sequence[Image.Image], embed: Embed) -> list[_Seen]:
-    return [
-        _Seen(copies.Look(copies.small(image)), perceptual_hash(image), row)
-        for image, row in zip(images, embed(images), strict=True)
+def _with_copies(
+    one: Pictured, embed: Embed, seed: int, pool: ThreadPoolExecutor
+) -> tuple[_Seen, list[_Row]]:
+    picture = one.open().convert("RGB")
+    images = pool.map(lambda name: altered(picture, one.id, name, seed), ALTERATIONS)
+    own, *copied = _seen([picture, *images], embed, pool)
+    told = pool.map(lambda copy: _compared(own, copy), copied)
+    rows = [
+        (name, one.concept, one.concept, *compared)
+        for name, compared in zip(ALTERATIONS, told, strict=True)
     ]
+    return own, rows
+
+
+def _seen(images: Sequence[Image.Image], embed: Embed, pool: ThreadPoolExecutor) -> list[_Seen]:
+    looks = pool.map(lambda image: copies.Look(copies.small(image)), images)
+    hashes = pool.map(perceptual_hash, images)
+    return [_Seen(*told) for told in zip(looks, hashes, embed(images), strict=True)]
 
 
 def _elsewhere(chosen: Sequence[Pictured], seed: int) -> list[Pictured]:

@@ -1,5 +1,7 @@
 """Copies are told from other views, and from other things before the same background."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -146,3 +148,15 @@ def test_a_turned_picture_is_cropped_to_what_has_no_empty_corner(number, size):
     turned = ALTERATIONS["rotate_crop"](white, generator(number, "test"))
     assert np.asarray(turned).min() > 200
     assert turned.width / turned.height == pytest.approx(size[0] / size[1], rel=0.03)
+
+
+def test_scores_are_the_same_from_any_number_of_threads():
+    pictures = [one for n in range(3) for one in (textured(n), altered(textured(n), "a", "mixed"))]
+    pairs = [(i, j) for i in range(6) for j in range(i)]
+
+    def scores(threads: int) -> list[float]:
+        looks = [copies.Look(copies.small(one)) for one in pictures]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(lambda pair: copies.score(looks[pair[0]], looks[pair[1]]), pairs))
+
+    assert scores(1) == scores(4)
