@@ -13,7 +13,8 @@ from isekai.files import explained
 
 DType = Literal["auto", "float16", "bfloat16", "float32"]
 
-_READ = (".json", ".model", ".safetensors", ".bin", ".pt")
+_READ = (".json", ".txt", ".model", ".safetensors", ".bin", ".pt")
+"""Configurations, vocabularies and weights."""
 
 
 def there(path: Path, what: str) -> Path:
@@ -68,9 +69,14 @@ def digest(paths: Iterable[Path]) -> str:
     told = hashlib.sha256()
     for path in paths:
         with explained(path):
-            inside = [one for one in path.iterdir() if one.suffix in _READ] if path.is_dir() else []
-            for one in sorted(inside) or [path]:
+            for one in _read(path):
                 with one.open("rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
                 told.update(f"{one.name} {found}\n".encode())
     return told.hexdigest()
+
+
+def _read(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(one for one in path.iterdir() if one.suffix in _READ and one.is_file())

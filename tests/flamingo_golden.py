@@ -5,6 +5,7 @@
 
 import json
 import os
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -93,3 +94,26 @@ def tokenizer(folder: Path) -> words.Words:
 @cache
 def tensors(folder: Path, case: str) -> dict[str, Tensor]:
     return load_file(folder / f"{case}.safetensors")
+
+
+def roomy(folder: Path, place: Path) -> dict[str, Any]:
+    """Options that build the folder's adapter with room for prompts of 4096 tokens.
+
+    No weight depends on the room: MPT's places are slopes, the others' are turns.
+    """
+    inside = "hf" if is_otter(folder) else "lm"
+    shutil.copytree(folder / inside, place / inside, dirs_exist_ok=True)
+    path = place / inside / "config.json"
+    config = json.loads(path.read_text())
+    language = config.get("text_config", config)
+    word = "max_seq_len" if "max_seq_len" in language else "max_position_embeddings"
+    language[word] = 4096
+    path.write_text(json.dumps(config))
+    common = {"tokenizer": folder / "tokenizer", "sizes": sizes(folder), "device": "cpu"}
+    if is_otter(folder):
+        return common | {"checkpoint": place / "hf"}
+    return common | {
+        "checkpoint": folder / "checkpoint.pt",
+        "language_model": place / "lm",
+        "vision_tower": folder / "clip_visual.safetensors",
+    }

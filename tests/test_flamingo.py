@@ -161,7 +161,7 @@ def test_labels_without_a_sentence_are_tokenised_as_upstream_ranks_them(folder):
 def test_what_labels_have_in_front_of_them_alike_is_not_counted(folder):
     asked = sweep(folder)
     style = "demo" if golden.is_otter(folder) else "question"
-    pieces = prompts(folder, style).pieces(asked)
+    pieces = prompts(folder, style, answers="sentence").pieces(asked)
     first, second = pieces.labels.values()
     assert first.ids[: first.skip] == second.ids[: second.skip] != ()
     assert "It is" in golden.tokenizer(folder).text(first.ids[: first.skip])
@@ -214,7 +214,11 @@ def test_words_that_would_be_tokens_of_their_own_are_refused(folder):
 
 @cache
 def answered(folder, way, **given):
-    return list(adapter(folder, way=way, max_tokens=MOST, **given).respond(sweep(folder)))
+    return list(asking(folder, way=way, **given).respond(sweep(folder)))
+
+
+def asking(folder, **given):
+    return adapter(folder, **{"max_tokens": MOST, "answers": "sentence"} | given)
 
 
 def plainly_asked(folder, cell):
@@ -235,7 +239,7 @@ def plainly_asked(folder, cell):
 
 @cache
 def adapter_decoder(folder):
-    return adapter(folder)._runtime.decoder
+    return asking(folder)._runtime.decoder
 
 
 @folders
@@ -268,7 +272,7 @@ def test_every_way_says_what_the_plain_rule_says(folder, way):
 
 @folders
 def test_the_fast_way_stands_its_own_check(folder):
-    model = adapter(folder, max_tokens=MOST)
+    model = asking(folder)
     assert [one.text for one in model.respond(sweep(folder))] == [
         one.text for one in answered(folder, "recompute")
     ]
@@ -293,6 +297,29 @@ def test_pictures_matter_and_so_does_which_is_shown(folder):
 
 
 @folders
+def test_a_response_depends_on_the_support_turns_before_its_cut_alone(folder):
+    asked, model = sweep(folder), adapter(folder, max_tokens=MOST)
+    said = iter(list(model.respond(asked)))
+    for cut in asked.cuts:
+        alone = replace(asked, support=asked.support[:cut], cuts=(cut,))
+        for response in model.respond(alone):
+            together = next(said)
+            near = pytest.approx(together.label_logprobs, abs=TOLERANCE)
+            assert response.label_logprobs == near
+            assert response.text == together.text
+            assert response.label_tokens == together.label_tokens
+
+
+@folders
+def test_a_label_is_ranked_alone_unless_sentences_are_asked_for(folder):
+    alone = adapter(folder)._runtime.decoder.pieces(sweep(folder)).labels
+    words = golden.tokenizer(folder)
+    for label, one in alone.items():
+        assert one.skip == 0
+        assert words.text(one.ids).strip() == label
+
+
+@folders
 def test_without_an_answer_the_likeliest_label_is_the_text(folder):
     for response in adapter(folder, max_tokens=0).respond(sweep(folder)):
         scores = response.label_logprobs
@@ -307,7 +334,7 @@ def test_a_whole_episode_without_pictures_can_be_asked(folder):
         support=tuple(replace(one, image=None) for one in asked.support),
         queries=tuple(replace(one, image=None) for one in asked.queries),
     )
-    responses = list(adapter(folder, max_tokens=2).respond(blank))
+    responses = list(asking(folder).respond(blank))
     assert responses[0].label_logprobs == responses[1].label_logprobs
     shown = answered(folder, "packed")
     assert responses[0].label_logprobs != shown[0].label_logprobs
@@ -331,7 +358,7 @@ def test_a_prompt_longer_than_the_model_reads_is_refused_before_the_run(folder):
 @pytest.mark.parametrize("way", ["packed", "batched", "recompute"])
 def test_otters_cache_masking_is_a_switch(folder, way):
     asked, decoder = sweep(folder), adapter_decoder(folder)
-    faulty = list(adapter(folder, way=way, max_tokens=MOST, cache_masking=True).respond(asked))
+    faulty = list(asking(folder, way=way, cache_masking=True).respond(asked))
     right = answered(folder, way)
     for response, cell in zip(faulty, cells(decoder.pieces(asked), asked.cuts), strict=True):
         (ids,) = plainly.say(
@@ -353,7 +380,7 @@ def test_otters_cache_masking_is_a_switch(folder, way):
 )
 def test_cached_ranking_is_a_switch(folder):
     asked = sweep(folder)
-    right, model = answered(folder, "recompute"), adapter(folder, max_tokens=0, cached_ranking=True)
+    right, model = answered(folder, "recompute"), asking(folder, max_tokens=0, cached_ranking=True)
     turned = replace(asked, labels=asked.labels[::-1])
     first, last = list(model.respond(asked)), list(model.respond(turned))
     one, two = asked.labels
@@ -364,6 +391,16 @@ def test_cached_ranking_is_a_switch(folder):
         assert off > 10 * TOLERANCE if golden.appends(folder) else off <= TOLERANCE
         scores = faulty.label_logprobs
         assert faulty.text == max(scores, key=scores.__getitem__)
+
+
+@folders
+def test_a_long_episode_is_asked_where_the_model_has_room_for_it(folder, tmp_path):
+    make = Otter if golden.is_otter(folder) else OpenFlamingo
+    model = make(**golden.roomy(folder, tmp_path))
+    asked = sweep(folder)
+    long = replace(asked, support=asked.support * 4, cuts=(0, 4, 16))
+    model.probe(long)
+    assert len(list(model.respond(long))) == 9
 
 
 # ---------------------------------------------------------------- what is told

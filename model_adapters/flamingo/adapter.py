@@ -15,7 +15,7 @@ from model_adapters.flamingo import openflamingo, otter, words
 from model_adapters.flamingo.decoding import FlamingoDecoder
 from model_adapters.flamingo.faulty import Faulty
 from model_adapters.flamingo.model import Flamingo, Plan, Weights
-from model_adapters.flamingo.prompts import STYLES, Placed, Prompts
+from model_adapters.flamingo.prompts import STYLES, Answers, Placed, Prompts, Style
 from model_adapters.flamingo.sizes import Sizes
 from model_adapters.runtime.running import Choice, Runtime
 
@@ -37,6 +37,8 @@ class OpenFlamingo:
     tokenizer        a folder, if it isn't the language model's
     style            question (`Question:… Short answer:…`) or output (`Output:` and the label
                      alone), as upstream's evaluation asks and classifies
+    answers          label: support turns answer with the label alone, as upstream's do; sentence:
+                     as the template says
     pictures         front: of each turn's words, as in training; template: where the template says
     dtype            auto (bfloat16 on a GPU, float32 on a CPU), float16, bfloat16, float32
     device           auto (a GPU if there is one), cpu, cuda, cuda:1
@@ -57,6 +59,7 @@ class OpenFlamingo:
         vision_tower: Path = Path(TOWER),
         tokenizer: Path | None = None,
         style: Literal["question", "output"] = "question",
+        answers: Answers = "label",
         pictures: Placed = "front",
         dtype: local.DType = "auto",
         device: str = "auto",
@@ -84,7 +87,7 @@ class OpenFlamingo:
             vision_tower=vision_tower,
             sizes=sizes or Sizes(),
         )
-        decoder = ready.decoder(parts, style, pictures)
+        decoder = ready.decoder(parts, STYLES["openflamingo"][style], pictures, answers)
         self._runtime = Runtime(decoder, rank=rank, max_tokens=max_tokens, way=way)
         self._faulty = Faulty(decoder, self._runtime.features) if cached_ranking else None
         self._told = {
@@ -92,6 +95,7 @@ class OpenFlamingo:
             "dtype": ready.dtype,
             "sizes": asdict(parts[0].sizes),
             "style": style,
+            "answers": answers,
             "pictures": pictures,
             "cached_ranking": cached_ranking,
         }
@@ -121,6 +125,8 @@ class Otter:
     tokenizer       a folder, if the checkpoint's holds none: of mosaicml/mpt-7b-instruct for MPT
     style           demo (`User: … GPT:<answer> …`), short (`… Please answer in short words. …`, as
                     its few-shot evaluation asks) or simple (as it was trained in late 2023)
+    answers         label: support turns answer with the label alone, as upstream's do; sentence: as
+                    the template says
     pictures        front: of each turn's words, as in training; template: where the template says
     dtype           auto (bfloat16 on a GPU, float32 on a CPU), float16, bfloat16, float32
     device          auto (a GPU if there is one), cpu, cuda, cuda:1
@@ -139,6 +145,7 @@ class Otter:
         *,
         tokenizer: Path | None = None,
         style: Literal["demo", "short", "simple"] = "demo",
+        answers: Answers = "label",
         pictures: Placed = "front",
         dtype: local.DType = "auto",
         device: str = "auto",
@@ -154,13 +161,15 @@ class Otter:
             local.there(path, what)
         ready = _Ready("otter", paths["tokenizer"], dtype, device)
         parts = otter.read(checkpoint, sizes=sizes or Sizes())
-        decoder = ready.decoder(parts, style, pictures, blind=cache_masking)
+        how = STYLES["otter"][style], pictures, answers
+        decoder = ready.decoder(parts, *how, blind=cache_masking)
         self._runtime = Runtime(decoder, rank=rank, max_tokens=max_tokens, way=way)
         self._told = {
             **_revisions(checkpoint.resolve(), paths),
             "dtype": ready.dtype,
             "sizes": asdict(parts[0].sizes),
             "style": style,
+            "answers": answers,
             "pictures": pictures,
             "cache_masking": cache_masking,
         }
@@ -188,8 +197,9 @@ class _Ready:
     def decoder(
         self,
         parts: tuple[Plan, Weights],
-        style: str,
+        style: Style,
         pictures: Placed,
+        answers: Answers,
         *,
         blind: bool = False,
     ) -> FlamingoDecoder:
@@ -199,7 +209,7 @@ class _Ready:
         local.refuse_small(self._device, plan.whole, numbers, self._kind)
         return FlamingoDecoder(
             network=Flamingo(plan, weights, dtype=numbers, device=self._device),
-            prompts=Prompts(words=self._words, style=STYLES[self._kind][style], placed=pictures),
+            prompts=Prompts(words=self._words, style=style, placed=pictures, answers=answers),
             corner="rounded" if self._kind == "openflamingo" else "floored",
             blind=blind,
         )

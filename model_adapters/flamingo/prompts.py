@@ -15,6 +15,10 @@ Placed = Literal["front", "template"]
 """Where a turn's picture stands: in front of all its words, or where the template says. A token
 sees the last picture before it: what stands in front of one sees the turn before."""
 
+Answers = Literal["label", "sentence"]
+"""What support turns answer: the label alone, as upstream's demonstrations do, or the template's
+sentence around it. A sentence that no support turn shows can't be known: then it's the label."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
@@ -26,7 +30,7 @@ class Style:
     """Between the question's end and an answer, in demonstrations; a query ends without it."""
     end: str = END
     question: bool = True
-    """False leaves the question out, and of the answer all but the label."""
+    """False leaves the question out."""
 
 
 STYLES: Mapping[str, Mapping[str, Style]] = {
@@ -51,6 +55,7 @@ class Prompts:
     words: Words
     style: Style
     placed: Placed = "front"
+    answers: Answers = "label"
 
     def pieces(self, sweep: Sweep) -> Pieces:
         """DataError for words that the tokenizer would read as tokens of its own."""
@@ -67,7 +72,7 @@ class Prompts:
         )
 
     def _shown(self, turn: Turn) -> Piece:
-        answer = (turn.answer if self.style.question else turn.label) or ""
+        answer = (turn.answer if self.answers == "sentence" else turn.label) or ""
         return self._piece(turn, self._asked(turn) + self.style.space + answer + self.style.end)
 
     def _asked(self, turn: Turn, before: str = "") -> str:
@@ -86,13 +91,12 @@ class Prompts:
         return Piece(ids=ids, images=_images(turn), marks=marks)
 
     def _labels(self, sweep: Sweep) -> dict[str, Continuation]:
-        """The answers up to each label's last token, in the words of the support set's.
+        """The answers up to each label's last token, as upstream ranks: without what follows.
 
-        What they begin with alike is read and not counted. Upstream ranks without what follows.
+        Of sentences, what they begin with alike is read and not counted.
         """
-        before = ""
-        if self.style.question and any(turn.label for turn in sweep.support):
-            before, _ = sentence(sweep)
+        shown = self.answers == "sentence" and any(turn.label for turn in sweep.support)
+        before = sentence(sweep)[0] if shown else ""
         told = {label: self._behind(before + label) for label in sweep.labels}
         head = self._behind(before) if before else ()
         skip = min((_common(head, ids) for ids in told.values()), default=0)
