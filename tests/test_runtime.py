@@ -157,15 +157,23 @@ def test_a_model_that_attends_in_its_own_way_is_asked_plainly_and_that_is_told(
 
 @torch.inference_mode()
 def test_positions_that_depend_on_what_follows_fail_the_check():
-    """Dynamic scaling turns all keys anew once a prompt is longer: no prefix can be kept."""
-    rope = {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0}
-    language = model("Llama", rope_parameters=rope, max_position_embeddings=16)
+    """Long prompts turn all keys in another way than short ones: no prefix can be kept."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 100.0,
+        "factor": 4.0,
+        "original_max_position_embeddings": 40,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+    }
+    language = model("Llama", rope_parameters=rope, max_position_embeddings=160)
+    decoder = Spliced(model=language)
+    true = expected(decoder, sweep(), most=2)
     lines = []
-    runtime = Runtime(Spliced(model=language), tell=lines.append)
-    told = list(runtime.respond(sweep()))
+    runtime = Runtime(decoder, max_tokens=2, tell=lines.append)
+    close(list(runtime.respond(sweep())), true)
     assert runtime.way == "recompute"
     assert ["nats off plain recompute" in line for line in lines] == [True, True]
-    close(told, list(Runtime(Spliced(model=language), way="recompute").respond(sweep())))
 
 
 def test_a_way_that_the_user_has_chosen_is_not_changed():
