@@ -121,6 +121,20 @@ def test_an_answer_ends_at_a_stop_and_holds_nothing_that_is_barred():
     assert {response.usage["completion_tokens"] for response in responses} == {1}
 
 
+@torch.inference_mode()
+def test_answers_of_all_lengths_are_those_of_each_by_itself(language):
+    """Rows that have ended are let go while others go on."""
+    decoder = Spliced(model=language)
+    decoder.stops = frozenset(range(0, 96, 6)) | {STOP}
+    asked = sweep(cuts=(4,))
+    asked = replace(asked, queries=tuple(replace(asked.queries[0], image=picture(number))
+                                         for number in range(20, 28)))  # fmt: skip
+    told = list(Runtime(decoder, way="packed", max_tokens=12).respond(asked))
+    close(told, list(Runtime(decoder, way="recompute", max_tokens=12).respond(asked)))
+    lengths = {response.usage["completion_tokens"] for response in told}
+    assert len(lengths) > 2
+
+
 def test_without_an_answer_of_its_own_the_likeliest_label_is_the_text():
     for response in Runtime(Spliced(model=model("GPTNeoX"))).respond(sweep()):
         assert response.text == max(response.label_logprobs, key=response.label_logprobs.get)

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model_adapters.runtime.attention import Frame, attend, cascade
-from model_adapters.runtime.attention import _written_out as written_out
+from model_adapters.runtime import attention
+from model_adapters.runtime.attention import Frame, attend, cascade, written_out
 from model_adapters.runtime.branches import tree
 from model_adapters.runtime.budget import Budget, chunked
 from model_adapters.runtime.seam import Continuation
@@ -68,15 +68,36 @@ def test_attention_in_two_halves_is_attention_over_both(groups, biased):
     torch.testing.assert_close(out, true.transpose(1, 2))
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("biased", [False, True])
-def test_kernels_give_what_the_formula_gives(causal, biased):
+@pytest.mark.parametrize("seen", ["all", "before", "some"])
+def test_kernels_give_what_the_formula_gives(seen, monkeypatch):
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 4, 6, 8)
-    bias = torch.randn(2, 4, 6, 6) if biased and not causal else None
-    out = attend(query, key, value, bias, causal, 0.3)
-    for one, other in zip(out, written_out(query, key, value, bias, causal, 0.3), strict=True):
-        torch.testing.assert_close(one, other)
+    bias = {
+        "all": torch.zeros(2, 4, 6, 6),
+        "before": torch.full((6, 6), -torch.inf).triu(1).expand(2, 4, -1, -1),
+        "some": torch.randn(2, 4, 6, 6),
+    }[seen]
+    kernel = attend(query, key, value, bias if seen == "some" else None, seen == "before", 0.3)
+    for most in (attention.SCORES, 100, 1):
+        monkeypatch.setattr(attention, "SCORES", most)
+        formula = written_out(query, key, value, bias, 0.3)
+        for one, other in zip(kernel, formula, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@given(st.integers(1, 4), st.lists(st.integers(1, 4), min_size=1, max_size=5))
+def test_what_is_kept_is_what_was_written_however_much_room_there_was(room, counts):
+    store = Store(room)
+    written = torch.arange(float(sum(counts))).reshape(1, 1, -1, 1)
+    for count in counts:
+        part = written[:, :, store.length : store.length + count]
+        store.place(part[:, 0, :, 0].long())
+        store.write(3, part, -part)
+        store.length += count
+    keys, values = store.read(3)
+    assert torch.equal(keys, written)
+    assert torch.equal(values, -written)
+    assert torch.equal(store.positions, written[:, 0, :, 0].long())
 
 
 def strip(*sees: int, media: tuple[float, ...] = ()) -> Strip:

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from model_adapters.runtime.stores import Store
 
+SCORES = 1 << 26
+"""Scores that are written out at a time: 256 MiB."""
+
 
 class Unsupported(Exception):
     """The model attends in a way that the cascade doesn't reproduce; the text says which."""
@@ -101,7 +104,7 @@ def _shared(
     bias = None
     if slopes is not None:
         assert each == 1, "a bias by distance has a slope for every head of the keys"
-        bias = _distance(_positions(prefix), frame, slopes, query)
+        bias = _distance(prefix.positions, frame, slopes, query)
         bias = bias.expand(1, heads, packed.shape[2], prefix.length)
     out, mass = attend(packed, keys, values, bias, False, scale)
     out = out.reshape(groups, rows, tokens, each, -1).permute(1, 0, 3, 2, 4)
@@ -123,15 +126,10 @@ def _bias(frame: Frame, query: Tensor, width: int, slopes: Tensor | None) -> Ten
         return bias.expand(rows, -1, -1, -1)
     positions = frame.positions
     if frame.branch is not None and frame.branch.length:
-        positions = torch.cat([_positions(frame.branch), positions], dim=1)
+        positions = torch.cat([frame.branch.positions, positions], dim=1)
     distance = _distance(positions, frame, slopes, query)
     bias = torch.where(seen.to(query.device), distance, -torch.inf)
     return bias.expand(rows, heads, -1, -1)
-
-
-def _positions(store: Store) -> Tensor:
-    assert store.positions is not None
-    return store.positions[:, : store.length]
 
 
 def _distance(positions: Tensor, frame: Frame, slopes: Tensor, like: Tensor) -> Tensor:
@@ -154,7 +152,7 @@ def attend(
     """Attention, and the log-sum-exp of each query's scores, [rows, heads, tokens].
 
     torch's own `scaled_dot_product_attention` doesn't give the latter away; the kernels below it
-    do. Where there is none for a device or width, the scores are written out.
+    do. Where there is none that takes what is given, the scores are written out.
     """
     same = query.shape[-1] == value.shape[-1]
     kernels: Any = torch.ops.aten
@@ -163,22 +161,36 @@ def attend(
             query, key, value, 0.0, causal, attn_mask=bias, scale=scale
         )
         return out, mass
-    if query.device.type == "cuda" and same and bias is None and query.dtype != torch.float32:
+    if query.device.type == "cuda" and same and bias is None and _flashes(query):
         out, mass, *_ = kernels._scaled_dot_product_flash_attention(
             query, key, value, 0.0, causal, False, scale=scale
         )
         return out, mass
-    return _written_out(query, key, value, bias, causal, scale)
-
-
-def _written_out(
-    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, causal: bool, scale: float
-) -> tuple[Tensor, Tensor]:
-    scores = (query @ key.transpose(-1, -2)).float() * scale
     if causal:
-        before = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~before, -torch.inf)
-    if bias is not None:
-        scores = scores + bias
-    mass = scores.logsumexp(dim=-1)
-    return (scores - mass.unsqueeze(-1)).exp().to(value.dtype) @ value, mass
+        before = torch.ones(2 * (query.shape[2],), dtype=torch.bool, device=query.device).tril()
+        bias = torch.zeros_like(before, dtype=query.dtype).masked_fill(~before, -torch.inf)
+        bias = bias.expand(*query.shape[:2], -1, -1)
+    return written_out(query, key, value, bias, scale)
+
+
+def _flashes(query: Tensor) -> bool:
+    """What the flash kernel takes on a GPU."""
+    return query.dtype != torch.float32 and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
+
+
+def written_out(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The same by the formula, for so many queries at a time that scores stay below `SCORES`."""
+    rows, heads, tokens, _ = query.shape
+    step = max(1, SCORES // (rows * heads * key.shape[2]))
+    outs, masses = [], []
+    for start in range(0, tokens, step):
+        part = slice(start, start + step)
+        scores = (query[:, :, part] @ key.transpose(-1, -2)).float() * scale
+        if bias is not None:
+            scores += bias[:, :, part]
+        mass = scores.logsumexp(dim=-1)
+        outs.append((scores - mass.unsqueeze(-1)).exp().to(value.dtype) @ value)
+        masses.append(mass)
+    return torch.cat(outs, dim=2), torch.cat(masses, dim=2)

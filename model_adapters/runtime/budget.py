@@ -45,7 +45,7 @@ def planned(model: PreTrainedModel, prefix: int) -> Budget:
         return Budget(ON_CPU)
     free, _ = torch.cuda.mem_get_info(model.device)
     spare = _SHARE * (free - prefix * kept(model))
-    return Budget(int(min(MOST, max(1, spare // _held(model)))))
+    return Budget(int(min(MOST, max(1, spare // (kept(model) + _held(model))))))
 
 
 def kept(model: PreTrainedModel) -> int:

@@ -1,5 +1,7 @@
 """Holds a way of asking to plain recompute, on a few cells of one episode."""
 
+from dataclasses import replace
+
 import torch
 
 from isekai.errors import IsekaiError
@@ -16,12 +18,17 @@ ALLOWED = {torch.float16: 0.05, torch.bfloat16: 0.3}
 EXACT = 1e-3
 """Tiny networks stay below 1e-5, and deep ones lose a digit or two; a wrong place costs tenths."""
 
+ANSWER = 8
+"""Tokens of an answer that are looked at."""
+
 
 def fault(make: type[Way], decoder: Decoder, wish: Wish, budget: Budget, laid: Laid) -> str | None:
     """Why not to ask this way; None if it says what plain recompute says.
 
-    Asked are the shortest and the longest query behind the first and the last cut.
+    Asked are the shortest and the longest query behind the first and the last cut, and answers of
+    a few tokens.
     """
+    wish = replace(wish, max_tokens=min(wish.max_tokens, ANSWER))
     asked = sorted(laid.queries, key=len)
     queries = asked[:1] if len(asked) == 1 else [asked[0], asked[-1]]
     way = make(decoder, wish, budget, laid.room)

@@ -15,6 +15,9 @@ from model_adapters.runtime.strips import Strip, joined, words
 from model_adapters.runtime.ways import Answer, Saying, Way, Wish
 from model_adapters.runtime.wiring import Wiring
 
+USUAL = 64
+"""Tokens of an answer for which memory is set aside; longer ones take what there is."""
+
 
 class Packed(Way):
     """A row is a query with the labels' tree behind it; queries end in one column.
@@ -46,6 +49,7 @@ class Packed(Way):
     def ask(self, queries: Sequence[Strip]) -> list[Answer]:
         places = sorted(range(len(queries)), key=lambda place: len(queries[place]))
         width = max(len(query) for query in queries) + len(self._tree.ids)
+        width += min(self.wish.max_tokens, USUAL)
         done = chunked(
             self.budget,
             len(queries),
@@ -58,7 +62,8 @@ class Packed(Way):
 
     def _answers(self, queries: Sequence[Strip]) -> list[Answer]:
         block = self._block(queries)
-        kept = Store(block.width + self.wish.max_tokens) if self.wish.max_tokens else None
+        ahead = min(self.wish.max_tokens, USUAL)
+        kept = Store(block.width + ahead) if ahead else None
         positions = torch.stack([row.positions[0] for row in block.rows]) + self.span
         if kept is not None:
             kept.place(positions[:, : block.width])
@@ -125,17 +130,20 @@ class Packed(Way):
         self, queries: Sequence[Strip], block: "_Block", kept: Store, logits: Tensor
     ) -> Saying:
         saying = Saying(len(queries), self.decoder.stops, self.wish.max_tokens)
-        rows = list(queries)
-        seen = block.real
+        rows, seen = list(queries), block.real
         while True:
             tokens, logprobs = self.chosen(logits)
-            saying.add(tokens, logprobs)
-            if not saying.going:
+            going = saying.add(tokens, logprobs)
+            if not going:
                 return saying
             rows = [
                 joined([row, words(self.decoder, [token], row.embeds.device)])[len(row) :]
                 for row, token in zip(rows, tokens.tolist(), strict=True)
             ]
+            if len(going) <= len(rows) // 2:
+                rows, seen = [rows[row] for row in going], seen[going]
+                kept.keep(going)
+                saying.keep(going)
             seen = torch.nn.functional.pad(seen, (0, 1), value=True)
             logits = self._step(rows, kept, seen)
 

@@ -126,21 +126,26 @@ class Saying:
         self._ids: list[list[int]] = [[] for _ in range(rows)]
         self._said = [0.0] * rows
         self._stops, self._most = stops, most
-
-    @property
-    def going(self) -> bool:
-        return any(self._open(ids) for ids in self._ids)
+        self._asked = list(range(rows))
 
     def _open(self, ids: list[int]) -> bool:
         return len(ids) < self._most and not (ids and ids[-1] in self._stops)
 
-    def add(self, tokens: Tensor, logprobs: Tensor) -> None:
-        """The next token of every row; rows that have ended take no more."""
-        told = zip(tokens.tolist(), logprobs.tolist(), strict=True)
-        for row, (token, logprob) in enumerate(told):
+    def add(self, tokens: Tensor, logprobs: Tensor) -> list[int]:
+        """The next token of every row that is asked; which of them go on.
+
+        Rows that have ended take no more.
+        """
+        told = zip(self._asked, tokens.tolist(), logprobs.tolist(), strict=True)
+        for row, token, logprob in told:
             if self._open(self._ids[row]):
                 self._ids[row].append(token)
                 self._said[row] += logprob
+        return [place for place, row in enumerate(self._asked) if self._open(self._ids[row])]
+
+    def keep(self, places: Sequence[int]) -> None:
+        """Only these of the rows that are asked are asked any more."""
+        self._asked = [self._asked[place] for place in places]
 
     def answers(self, scores: Sequence[Mapping[str, float]]) -> list[Answer]:
         told = zip(scores, self._ids, self._said, strict=True)
@@ -225,15 +230,15 @@ class Recomputed(_Plain):
         saying = Saying(len(queries), self.decoder.stops, self.wish.max_tokens)
         rows = [joined([*self._prefix, one]) for one in queries]
         said = 0
-        while saying.going:
+        while True:
             tokens, logprobs = self.chosen(self.logits(rows, 1, own=said, use_cache=False)[:, 0])
-            saying.add(tokens, logprobs)
+            if not saying.add(tokens, logprobs):
+                return saying
             rows = [
                 joined([row, words(self.decoder, [token], row.embeds.device)])
                 for row, token in zip(rows, tokens.tolist(), strict=True)
             ]
             said += 1
-        return saying
 
 
 class Batched(_Plain):
@@ -249,7 +254,16 @@ class Batched(_Plain):
 
     def _read(self, strip: Strip) -> None:
         named: dict[str, Any] = {self._called: self._cache, "use_cache": True}
-        self.logits([strip], 1, start=self.span, carried=self.carried, **named)
+        # A cache that a part was written to can't be gone on with: all fits, or nothing does.
+        whole = Budget(len(strip))
+        for _ in chunked(
+            whole,
+            1,
+            len(strip),
+            lambda part: self.logits([strip], 1, start=self.span, carried=self.carried, **named),
+            "the support set",
+        ):
+            pass
 
     def width(self, query: int) -> int:
         return self.read_tokens + query
@@ -276,8 +290,7 @@ class Batched(_Plain):
                 rows, 1, start=self.span, carried=self.carried, own=min(said, 1), **named
             )
             tokens, logprobs = self.chosen(logits[:, 0])
-            saying.add(tokens, logprobs)
-            if not saying.going:
+            if not saying.add(tokens, logprobs):
                 return saying
             rows = [
                 joined([row, words(self.decoder, [token], row.embeds.device)])[len(row) :]
