@@ -61,8 +61,6 @@ class Model:
         )
         self.model = LlamaForCausalLM(config).eval()
         self.patches = nn.Linear(8 * 8 * 3, WIDTH)
-        self.shown: list[str] = []
-        """The ids of all images that were encoded, in order."""
 
     def pieces(self, sweep: Sweep) -> Pieces:
         return Pieces(
@@ -73,7 +71,6 @@ class Model:
         )
 
     def encode(self, images: Sequence[EncodedImage]) -> list[Tensor]:
-        self.shown += [image.id for image in images]
         pixels = np.stack([np.asarray(decode(image.data), np.float32) / 255 for image in images])
         patches = torch.from_numpy(pixels).unflatten(1, (8, 8)).unflatten(3, (8, 8))
         patches = patches.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
@@ -191,27 +188,33 @@ def speed(rounds: int, cells: int) -> None:
     model, sweep = Model(), episode()
     count = sum(weight.numel() for weight in model.model.parameters())
     print(f"{count / 1e6:.0f} million weights, {torch.get_num_threads()} threads")
-    runtime = Runtime(model)
-    first = Clock()
-    with first.running():
-        asked = len(list(runtime.respond(sweep)))
+    runtime = Runtime(model, way="packed")
+    done = []
+    for _ in range(rounds):
+        done.append(one_round(runtime, model, sweep, cells))
+        tell(done)
     images = {turn.image.id for turn in (*sweep.support, *sweep.queries) if turn.image}
-    print(f"first episode, with the check: {first.wall:.1f} s, asked the way '{runtime.way}'")
-    print(f"{len(model.shown)} encodings of {len(images)} images, {asked} responses")
-    done = [one_round(runtime, model, sweep, cells) for _ in range(rounds)]
-    print(f"images encoded by the runtime after {1 + rounds} episodes: {runtime.features.encoded}")
+    print(f"{len(images)} images, {runtime.features.encoded} encoded by the runtime in all rounds")
+
+
+def tell(done: Sequence[Round]) -> None:
+    """After every round, of all so far."""
     for kind in ("wall", "busy"):
-        print(f"{kind} seconds an episode, medians of {rounds} rounds in turns")
+        print(f"{kind} seconds an episode, medians of {len(done)} rounds in turns")
         for what in ("ours", "by_query", "by_label"):
             spent = [getattr(getattr(one, what), kind) for one in done]
             ratios = [time / getattr(one.ours, kind) for time, one in zip(spent, done, strict=True)]
-            print(
-                f"  {what:9} {statistics.median(spent):8.1f}   x {statistics.median(ratios):5.1f}"
-                f"   ({min(ratios):.1f} to {max(ratios):.1f})"
-            )
-    print(
-        f"off at most {max(one.off for one in done):.1g} nats, {sum(o.flips for o in done)} flips"
-    )
+            told = f"{what:9} {statistics.median(spent):8.1f}   x {statistics.median(ratios):5.1f}"
+            print(f"  {told}   ({min(ratios):.1f} to {max(ratios):.1f})")
+    off, flips = max(one.off for one in done), sum(one.flips for one in done)
+    print(f"off at most {off:.1g} nats, {flips} flips", flush=True)
+
+
+def check() -> None:
+    runtime, clock = Runtime(Model()), Clock()
+    with clock.running():
+        list(runtime.respond(episode()))
+    print(f"a first episode, with the check: {clock.wall:.1f} s, asked the way '{runtime.way}'")
 
 
 def peak(kind: str) -> float:
@@ -251,8 +254,9 @@ def main() -> None:
     asked.add_argument("--threads", type=int, default=2)
     told = asked.parse_args()
     torch.set_num_threads(told.threads)
-    memory()
     speed(told.rounds, told.cells)
+    memory()
+    check()
 
 
 if __name__ == "__main__":

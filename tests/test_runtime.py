@@ -124,15 +124,25 @@ def test_an_answer_ends_at_a_stop_and_holds_nothing_that_is_barred():
 @torch.inference_mode()
 def test_answers_of_all_lengths_are_those_of_each_by_itself(language):
     """Rows that have ended are let go while others go on."""
-    decoder = Spliced(model=language)
-    decoder.stops = frozenset(range(0, 96, 6)) | {STOP}
-    asked = sweep(cuts=(4,))
-    asked = replace(asked, queries=tuple(replace(asked.queries[0], image=picture(number))
-                                         for number in range(20, 28)))  # fmt: skip
+    query = sweep().queries[0]
+    queries = tuple(replace(query, image=picture(number)) for number in range(20, 28))
+    asked = replace(sweep(cuts=(0, 4)), queries=queries)
+    endless = Spliced(model=language, stops=frozenset())
+    told = Runtime(endless, way="packed", max_tokens=12).respond(asked)
+    said = [[int(token) for token in response.text.split()] for response in told]
+    ends = {
+        token: {row.index(token) if token in row else 12 for row in said}
+        for token in {token for row in said for token in row}
+    }
+    stop = max(ends, key=lambda token: (len(ends[token]), token))
+    assert len(ends[stop]) > 2
+    decoder = Spliced(model=language, stops=frozenset({stop}))
     told = list(Runtime(decoder, way="packed", max_tokens=12).respond(asked))
+    for response, row in zip(told, said, strict=True):
+        assert [int(token) for token in response.text.split()] == (
+            row[: row.index(stop)] if stop in row else row
+        )
     close(told, list(Runtime(decoder, way="recompute", max_tokens=12).respond(asked)))
-    lengths = {response.usage["completion_tokens"] for response in told}
-    assert len(lengths) > 2
 
 
 def test_without_an_answer_of_its_own_the_likeliest_label_is_the_text():
