@@ -206,6 +206,26 @@ def test_a_way_that_the_user_has_chosen_is_not_changed():
         Runtime(decoder, way="packed")
 
 
+@torch.inference_mode()
+def test_a_model_is_as_it_was_outside_of_the_runtime(language):
+    ids = torch.tensor([[5, 6, 7, 8]])
+    before, how = language(ids).logits, language.config._attn_implementation
+    list(Runtime(Spliced(model=language), way="packed").respond(sweep()))
+    assert torch.equal(language(ids).logits, before)
+    assert language.config._attn_implementation == how
+
+
+def test_attention_that_others_have_hooked_is_left_to_them():
+    language = model("Mpt")
+    attention = language.transformer.blocks[1].attn
+    attention.forward = attention.forward
+    lines = []
+    runtime = Runtime(Spliced(model=language), tell=lines.append)
+    list(runtime.respond(sweep()))
+    assert runtime.way == "batched"
+    assert "another forward" in lines[0]
+
+
 def test_a_window_that_a_later_episode_passes_is_noticed_then():
     decoder = Spliced(model=model("Mistral", sliding_window=60))
     lines = []

@@ -24,11 +24,10 @@ class Wiring:
     """Unsupported, with the reason, if the model's attention can't be reached."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self._configs = []
+        self._configs: list[PretrainedConfig] = []
         own = [module for module in model.modules() if isinstance(module, MptAttention)]
         for module in own:
-            if "forward" not in vars(module):
-                vars(module)["forward"] = partial(_mpt, module)
+            _give_forward(module)
         if not own:
             self._configs = _read_by_attention(model)
             AttentionInterface.register(NAME, _attention)
@@ -45,6 +44,15 @@ class Wiring:
         finally:
             for config, implementation in zip(self._configs, before, strict=True):
                 config._attn_implementation = implementation
+
+
+def _give_forward(module: MptAttention) -> None:
+    given = vars(module).get("forward")
+    if isinstance(given, partial) and given.func is _mpt:
+        return
+    if given is not None:
+        raise Unsupported("its attention has been given another forward, as for several devices")
+    vars(module)["forward"] = partial(_mpt, module)
 
 
 def _read_by_attention(model: PreTrainedModel) -> list[PretrainedConfig]:
