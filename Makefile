@@ -25,6 +25,9 @@ bench: $(VENV)/.test ## measure speed, memory and crash safety: see benchmarks/R
 	$(BIN)/python -m benchmarks.harness
 	$(BIN)/python -m benchmarks.generate
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python -m benchmarks.dedup
+	$(BIN)/python -m benchmarks.hub
+	$(BIN)/python -m benchmarks.build
 
 clean:           ## remove what the targets made, the environment too
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
