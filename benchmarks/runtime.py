@@ -1,16 +1,17 @@
 """Measures the runtime of local models beside plain forwards of the same model, in turns.
 
-    python -m benchmarks.runtime [--rounds 3] [--cells 2] [--threads 2]
+    python -m benchmarks.runtime [--rounds 3] [--cells 1] [--threads 2]
 
 A model of LLaMA's shape with 43 million random weights is asked one episode: 0, 1, 2, 4, 8 and 16
 shots of two labels, 32 queries, 64 image and 24 text tokens a turn, both labels ranked, fp32. In
-each round the runtime answers one cut after another, and after each cut two plain ways answer a few
+each round the runtime answers one cut after another, and after each cut two plain ways answer some
 of its queries: every prompt read anew for each label, and every prompt read once. All queries of a
-cut have prompts of one length, so the time of a few stands for that of all; `--cells 32` asks all.
+cut have prompts of one length, so the time of some stands for that of all; `--cells 32` asks all.
+What comes out is compared.
 
-What comes out is compared, and peak memory is that of processes of their own: one reads the longest
-prompt as transformers does before it generates, one answers the whole episode. Both hold Python,
-the libraries and the weights.
+Peak memory is that of processes of their own: one reads the longest prompt as transformers does
+before it generates, one answers the whole episode. Both hold Python, the libraries and the weights.
+Last, a first episode is timed with the check that chooses the way.
 """
 
 import argparse
@@ -250,7 +251,7 @@ def memory() -> None:
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--rounds", type=int, default=3)
-    asked.add_argument("--cells", type=int, default=2)
+    asked.add_argument("--cells", type=int, default=1)
     asked.add_argument("--threads", type=int, default=2)
     told = asked.parse_args()
     torch.set_num_threads(told.threads)
