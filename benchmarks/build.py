@@ -3,10 +3,11 @@
     python -m benchmarks.build [--pictures 2000] [--size 1024] [--rounds 1]
 
 Both sides start with an empty cache, in turns within one run. The floor reads each file, decodes
-it, takes SHA-256 and the perceptual hash, and embeds it in batches through EfficientNet-Lite0, with
-as many threads. The build does all that, finds copies, writes Parquet, evidence, episodes, card and
-sheets. Nothing is encoded again: each picture takes less than a megabyte. Beside seconds, those of
-all cores together are told: they swing less where other work runs.
+it, takes SHA-256 of file and pixels and the perceptual hash, and embeds it in batches through
+EfficientNet-Lite0, with as many threads. The build does all that, finds copies, writes Parquet,
+evidence, episodes, card and sheets. Nothing is encoded again: each picture takes less than a
+megabyte. Beside seconds, those of all cores together are told: they swing less where other work
+runs.
 """
 
 import argparse
@@ -77,6 +78,7 @@ def floor(images: Path, records: list[ImageRecord], cache: Path) -> None:
     def one(record: ImageRecord) -> tuple[str, np.ndarray, Image.Image]:
         data = (images / record.path).read_bytes()
         picture = decode(data)
+        dedup.pixels_hash(picture)
         return files.sha256(data), dedup.perceptual_hash(picture), picture
 
     def passing() -> Iterator[tuple[str, Image.Image]]:
