@@ -28,6 +28,7 @@ bench: $(VENV)/.test ## measure speed, memory and crash safety: see benchmarks/R
 	$(BIN)/python -m benchmarks.dedup
 	$(BIN)/python -m benchmarks.hub
 	$(BIN)/python -m benchmarks.build
+	$(BIN)/python -m benchmarks.runtime
 
 clean:           ## remove what the targets made, the environment too
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis demo
