@@ -133,9 +133,7 @@ def _families(
 
 def describe(image: Image.Image) -> Floats:
     """[D]: the features of a picture, family after family as in `FAMILIES`."""
-    square = image.convert("RGB").resize(
-        (SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0
-    )
+    square = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     pixels = np.asarray(square, np.float64) / 255
     luma = pixels @ _LUMA
     return np.concatenate(
