@@ -457,7 +457,10 @@ def bench(
         return
     if dry_run:
         told = ahead.preview(work.prepare(asked))
-        typer.echo(_json(told) if json_ else ahead.words(told))
+        if json_:
+            datasets.echo_json(told)
+        else:
+            typer.echo(ahead.words(told))
         return
     name = "-".join([*asked.models, *asked.tasks])
     made = step.run(asked, out=out or Path("runs") / re.sub(r"[^\w.-]+", "-", name), force=force)
@@ -524,7 +527,7 @@ def compare(
         return
     found = step.run(a, b or a, models=chosen, plan=plan)
     if json_:
-        typer.echo(_json(found))
+        datasets.echo_json(found)
         return
     Console().print(step.table(found))
 
@@ -597,14 +600,6 @@ def export(
         hub_dataset=hub_dataset,
     )
     typer.echo(made)
-
-
-def _json(value: object) -> str:
-    import json
-
-    from isekai import files
-
-    return json.dumps(files.plain(value), indent=2, ensure_ascii=False)
 
 
 def _show(run: Path) -> bool:

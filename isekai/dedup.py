@@ -22,8 +22,6 @@ from PIL import Image
 from isekai import copies, neighbours
 from isekai.files import sha256
 from isekai.nearby import Near
-from isekai.neighbours import TILE as TILE
-from isekai.neighbours import closest as closest
 from isekai.types import Estimate, ImageRecord
 
 HASH_BITS = 256

@@ -15,7 +15,9 @@ def echo_json(value: object) -> None:
     """Print what a program reads."""
     import json
 
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    from isekai import files
+
+    typer.echo(json.dumps(files.plain(value), indent=2, ensure_ascii=False))
 
 
 @app.command()

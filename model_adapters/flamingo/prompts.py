@@ -9,7 +9,7 @@ from isekai.errors import DataError
 from isekai.types import EncodedImage, Sweep, Turn
 from model_adapters.flamingo.words import ANSWER, END, IMAGE, Words
 from model_adapters.lcl_shikra.asking import sentence
-from model_adapters.runtime.seam import Continuation, Piece, Pieces
+from model_adapters.runtime.seam import Continuation, Piece, Pieces, alike
 
 Placed = Literal["front", "template"]
 """Where a turn's picture stands: in front of all its words, or where the template says. A token
@@ -99,7 +99,7 @@ class Prompts:
         before = sentence(sweep)[0] if shown else ""
         told = {label: self._behind(before + label) for label in sweep.labels}
         head = self._behind(before) if before else ()
-        skip = min((_common(head, ids) for ids in told.values()), default=0)
+        skip = min((alike(head, ids) for ids in told.values()), default=0)
         return {label: Continuation(ids=ids, skip=skip) for label, ids in told.items()}
 
     def _behind(self, answer: str) -> tuple[int, ...]:
@@ -133,8 +133,3 @@ def _closed(left: str, right: str) -> str:
 
 def _images(turn: Turn) -> tuple[EncodedImage, ...]:
     return (turn.image,) if turn.image else ()
-
-
-def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))

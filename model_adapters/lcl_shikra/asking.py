@@ -1,13 +1,11 @@
 """Puts an episode into the words and tokens that LCL-Shikra was trained on."""
 
-from collections.abc import Sequence
-
 from isekai.errors import DataError
 from isekai.types import EncodedImage, Sweep, Turn
 from model_adapters.lcl_shikra.conversation import LIMIT, kept, written
 from model_adapters.lcl_shikra.splice import Splice
 from model_adapters.lcl_shikra.tokens import Tokens
-from model_adapters.runtime.seam import Continuation, Piece, Pieces
+from model_adapters.runtime.seam import Continuation, Piece, Pieces, alike
 
 SENTENCE = ('there is "', '" in the image.')
 """Around the label in the released reference answer, for episodes that show no other."""
@@ -69,7 +67,7 @@ class Asking:
         whole = told[-1]
         if whole[: len(asked)] != asked:
             raise DataError(f"the answer '{before}{label}' runs into the question's last token")
-        start, end = (max(_common(whole, part), len(asked)) for part in told[:2])
+        start, end = (max(alike(whole, part), len(asked)) for part in told[:2])
         return Continuation(ids=tuple(whole[len(asked) : end + 1]), skip=start - len(asked))
 
     def _refuse_marks(self, sweep: Sweep) -> None:
@@ -104,9 +102,3 @@ def _around(answer: str, label: str) -> list[tuple[str, str]]:
 
 def _images(turn: Turn) -> tuple[EncodedImage, ...]:
     return (turn.image,) if turn.image else ()
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids both begin with."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))

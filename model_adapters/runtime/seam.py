@@ -127,3 +127,9 @@ class Looking(Protocol):
 
     def looking(self, look: Look) -> AbstractContextManager[None]:
         """While it lasts, the decoder's layers attend to this; forwards do not nest."""
+
+
+def alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many token ids both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(one), len(other)))
